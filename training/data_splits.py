@@ -1,7 +1,7 @@
 """Images to evaluate on: a bank of labelled images, and test images with the same class numbers.
 
-Where the test images are the training images (`data.test` equals `data.train`), a tenth of them is
-tested, and the rest is the bank: an image must not be its own neighbour.
+If the test images are the training images (`data.test` equals `data.train`), a tenth of them is
+used for testing, and the rest is the bank: an image must not be its own neighbour.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test"]
 
-SHARE = 10  # one of so many training images is tested
-MOST = 10_000  # tested training images
+SHARE = 10  # one in this many training images is used for testing
+MOST = 10_000  # of these test images
 _SHOWN = 3  # names of classes in a message
 
 
 def open_split(config: Config, split: Split) -> Source | StreamSource:
-    """Images of a split to evaluate with."""
+    """Open the images of a split for evaluation."""
     data = config.data
     if split == "test" and data.test is None:
         raise MillError(f"data={data.name} has no test images: name some with data.test=DIR")
@@ -42,19 +42,19 @@ def open_split(config: Config, split: Split) -> Source | StreamSource:
 
 
 def tests_on_training(config: Config) -> bool:
-    """True if training images are evaluated on."""
+    """True if training images are used for testing."""
     data = config.data
     return data.test == data.train and data.bank in (None, data.train)
 
 
 def tested_ids(count: int) -> np.ndarray:
-    """Ids of the training images that are tested, sorted; the same at every call."""
+    """Return the sorted ids of the training images used for testing; the same in every call."""
     tested = min(max(count // SHARE, 1), MOST)
     return np.sort(Order(count, 0).ids(0, 0, tested))
 
 
 def numbered_alike(tests: Source | StreamSource, bank: Source | StreamSource) -> Source:
-    """The test images with the bank's class numbers, without those of classes that it lacks."""
+    """Return the test images with the bank's class numbers, without classes that it lacks."""
     missing = classes_beyond(tests, bank)
     if missing is None or tests.classes == bank.classes[: len(tests.classes)]:
         return tests  # type: ignore[return-value]
@@ -64,7 +64,7 @@ def numbered_alike(tests: Source | StreamSource, bank: Source | StreamSource) ->
     if labels.max(initial=-1) < 0:
         raise MillError(
             f"{tests.name} and {bank.name} have no class in common ({named(tests.classes)}; "
-            f"{named(bank.classes)}): name test images of the same classes, as data.test=DIR"
+            f"{named(bank.classes)}): name test images of the same classes with data.test=DIR"
         )
     matched = Subset(tests, np.flatnonzero(labels >= 0))  # type: ignore[arg-type]
     matched.name = tests.name
@@ -73,7 +73,7 @@ def numbered_alike(tests: Source | StreamSource, bank: Source | StreamSource) ->
 
 
 def classes_beyond(tests: Source | StreamSource, bank: Source | StreamSource) -> list[str] | None:
-    """Classes of the tests that the bank lacks; None where there are no names to compare."""
+    """Return test classes that the bank lacks; None if there are no names to compare."""
     if tests.labels is None or bank.labels is None:
         return None
     if not all(_are_names(source.classes) for source in (tests, bank)):
@@ -83,7 +83,7 @@ def classes_beyond(tests: Source | StreamSource, bank: Source | StreamSource) ->
 
 
 def _are_names(classes: list[str]) -> bool:
-    """True unless classes have no names, or their own numbers as names."""
+    """True unless classes have no names, or only their numbers as names."""
     return bool(classes) and classes != [str(number) for number in range(len(classes))]
 
 

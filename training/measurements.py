@@ -1,6 +1,6 @@
-"""Measured speeds of training: in the logs of runs, and in files that a benchmark wrote.
+"""Measured training throughput, from the logs of runs and from benchmark results.
 
-The files are those that benchmarks/training.py --json wrote into benchmarks/results.
+The results are those that benchmarks/training.py --json wrote into benchmarks/results.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
 RESULTS = Path(patchmill.__file__).resolve().parents[1] / "benchmarks" / "results"
 PATTERN = "training*.json"
-ROW = "patchmill"  # the row of such a file that our loader feeds
+ROW = "patchmill"  # the row of such a file for our loader
 MOST_RUNS = 20  # to compare with
-LAST_ROWS = 50  # of log.csv: a run may have begun on another machine
+LAST_ROWS = 50  # of log.csv: a run may have started on another machine
 FEWEST_ROWS = 3
 A_GPU, A_CPU = "a GPU", "a CPU"  # devices of a cluster's nodes, whose names are not known here
 
 
 @dataclass(frozen=True)
 class Measured:
-    images_per_s: float  # of all ranks
+    images_per_s: float  # over all ranks
     ranks: int
     device: str
-    network: Mapping[str, Any]  # as `network` gives it
+    network: Mapping[str, Any]  # the result of `network`
     data: str
     batch_size: int
     what: str  # where the number is from
 
 
 def nearest(config: Config, ranks: int, device: str) -> Measured | None:
-    """The first measurement of the same network and device, if possible on as many ranks."""
-    fitting = [
+    """Find the first measurement of the same network and device, if possible on as many ranks."""
+    candidates = [
         measured
         for measured in (*of_runs(config), *of_results())
         if (
@@ -52,11 +52,11 @@ def nearest(config: Config, ranks: int, device: str) -> Measured | None:
         )
         and measured.network == network(config, measured.device)
     ]
-    return min(fitting, key=lambda measured: measured.ranks != ranks, default=None)
+    return min(candidates, key=lambda measured: measured.ranks != ranks, default=None)
 
 
 def of_runs(config: Config) -> Iterator[Measured]:
-    """Newest runs of the same method in the run's `out`, its own before the others."""
+    """Yield the newest runs of the same method in the run's `out`, its own before the others."""
     from patchmill.training.runtime import records
 
     own = Path(config.out) / config.name
@@ -68,12 +68,12 @@ def of_runs(config: Config) -> Iterator[Measured]:
 
 @cache
 def _of_run(folder: Path, method_name: str, changed: float) -> Measured | None:
-    """The last images/s that a run logged; None for too few of them, or for another method."""
+    """Return the last images/s that a run logged; None if too few, or for another method."""
     from patchmill.training.config import compose
     from patchmill.training.runtime import device, records, run_folder
 
     try:
-        # A tenth of the time that reading all settings takes.
+        # This takes a tenth of the time of reading all settings.
         if f"method_name: {method_name}\n" not in (folder / compose.FILE).read_text():
             return None
         config, log = compose.load(folder), records.read(folder)
@@ -96,9 +96,9 @@ def _of_run(folder: Path, method_name: str, changed: float) -> Measured | None:
 
 
 def of_results() -> Iterator[Measured]:
-    """Measurements of benchmarks/training.py, on one rank each.
+    """Yield measurements of benchmarks/training.py, on one rank each.
 
-    Files from before it wrote `conditions` are left out.
+    Older files without `conditions` are skipped.
     """
     for path in sorted(RESULTS.glob(PATTERN), key=_modified, reverse=True):
         if measured := _of_result(path, _modified(path)):
@@ -125,7 +125,7 @@ def _of_result(path: Path, changed: float) -> Measured | None:
 
 
 def conditions(config: Config, device: str) -> dict[str, Any]:
-    """Conditions of a measurement of this configuration on one rank of a device, as JSON."""
+    """Return the conditions of measuring this configuration on one rank of a device, as JSON."""
     return {
         "network": network(config, device),
         "device": device,
@@ -135,9 +135,9 @@ def conditions(config: Config, device: str) -> dict[str, Any]:
 
 
 def network(config: Config, device: str) -> dict[str, Any]:
-    """Settings that the time of a step depends on, on a given device.
+    """Return the settings that the time of a step depends on, on a given device.
 
-    Of the method's those that are not fractions: views, widths and the like.
+    Of the method's settings, those that are not fractions: views, widths and so on.
     """
     from patchmill.training.config import compose
 

@@ -50,7 +50,7 @@ class GTSA(Method):
     def make_backbone(cls, settings: GTSASettings, model: Model, recipe: Recipe) -> Backbone:
         backbone = super().make_backbone(settings, model, recipe)
         for group in recipe.views:
-            if settings.match and dense.count_places(backbone, group.size) < 2:
+            if settings.match and dense.count_positions(backbone, group.size) < 2:
                 raise MillError(
                     f"GTSA matches patches within views, but {model.name} makes a single one of "
                     f"{group.name}'s {group.size} pixels: use a larger size, or method.match=0"

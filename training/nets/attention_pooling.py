@@ -9,16 +9,16 @@ from torch import nn
 
 from patchmill.loaders.common.errors import MillError
 
-STD = 0.02  # of the initial weights of learnt tokens and positions
-TABLE = 16  # cells of a grid up to which "auto" means a position of its own for each
+STD = 0.02  # of the initial values of learnt tokens and positions
+TABLE = 16  # grid cells up to which "auto" gives each cell its own position vector
 
 
 class AttentionPooling(nn.Module):
     """A transformer's output at u0, a learnt token before the set: [N, T, width] -> [N, width].
 
-    Without positions in the vectors, their order makes no difference. The output begins with a
-    length of 1, so that scores begin near 1. With one of the square root of the width they are so
-    far apart that the vectors learn to be alike first, and lose most of their dimensions.
+    Unless the vectors contain positions, their order makes no difference. The output is initialised
+    to a norm of 1, so that scores start near 1. With a norm of the square root of the width, scores
+    are so far apart that the vectors first become similar and lose most of their dimensions.
     """
 
     def __init__(
@@ -27,11 +27,11 @@ class AttentionPooling(nn.Module):
         super().__init__()
         if width % heads:
             raise MillError(
-                f"method.heads={heads} must divide the patch network's {width} features: take "
+                f"method.heads={heads} must divide the patch network's {width} features: use "
                 f"{next(smaller for smaller in range(heads, 0, -1) if width % smaller == 0)}"
             )
         self.u0 = nn.Parameter(STD * torch.randn(1, 1, width))
-        layers: list[nn.Module] = [  # nn.TransformerEncoder would begin with equal layers
+        layers: list[nn.Module] = [  # nn.TransformerEncoder would start with equal layers
             nn.TransformerEncoderLayer(
                 width, heads, hidden, dropout, "gelu", batch_first=True, norm_first=pre_norm
             )
@@ -49,7 +49,7 @@ class AttentionPooling(nn.Module):
 class GridPositions(nn.Module):
     """Learnt position vectors of a grid's cells, row by row: [rows * columns, width].
 
-    A table has a vector for each cell; rows_columns adds a vector of the row to one of the column.
+    table has a vector for each cell; rows_columns adds a vector for the row and one for the column.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Feature maps of backbones, for methods and evaluations that look at places of an image.
+"""Feature maps of backbones, for dense methods and evaluations.
 
-Built on timm's `forward_intermediates`, which ResNets, ViTs and most other models of timm have.
+Built on timm's `forward_intermediates`, which ResNets, ViTs and most other timm models have.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Layout(NamedTuple):
     """Channels and strides of the feature maps that `feature_maps` returns."""
 
     channels: list[int]
-    strides: list[int]  # image pixels a side of one place
+    strides: list[int]  # in image pixels
 
 
 def feature_map(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
-    """The last feature map, [N, C, h, w].
+    """Return the last feature map, [N, C, h, w].
 
-    Of a ViT the patch tokens after its final norm, of a ResNet the output of its last stage.
+    For a ViT, the patch tokens after its final norm; for a ResNet, the output of its last stage.
     """
     network = trunk(backbone)
     (maps,) = _intermediates(network, images, [_count(network) - 1], norm=True)
@@ -38,10 +38,10 @@ def feature_map(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
 def feature_maps(
     backbone: Backbone, images: torch.Tensor, layers: Sequence[int] | None = None
 ) -> list[torch.Tensor]:
-    """Feature maps [N, C, h, w] of several depths, without the final norm.
+    """Return feature maps [N, C, h, w] at several depths, without the final norm.
 
-    Of a ViT the outputs of the blocks `layers`, counted from 0; by default four, evenly spaced up
-    to the last. Of a ResNet the outputs of its stages, and `layers` counts those.
+    For a ViT, the outputs of the blocks `layers`, counted from 0; by default four, evenly spaced up
+    to the last. For a ResNet, the outputs of its stages, which `layers` counts.
     """
     network = trunk(backbone)
     count = _count(network)
@@ -82,7 +82,7 @@ def has_class_token(backbone: nn.Module) -> bool:
 
 
 def map_channels(backbone: Backbone) -> int:
-    """Channels of the last feature map."""
+    """Return the number of channels of the last feature map."""
     network = trunk(backbone)
     _count(network)  # raises for a backbone without maps
     return cast(Backbone, network).num_features
@@ -90,15 +90,15 @@ def map_channels(backbone: Backbone) -> int:
 
 @torch.no_grad()
 def layout(backbone: Backbone, size: int, layers: Sequence[int] | None = None) -> Layout:
-    """Layout of `feature_maps` for images of size x size, from one run in evaluation mode."""
+    """Determine the layout of `feature_maps` for images of size x size by a forward pass."""
     with _evaluating(backbone):
         maps = feature_maps(backbone, _blank(backbone, size), layers)
     return Layout([m.shape[1] for m in maps], [round(size / m.shape[2]) for m in maps])
 
 
 @torch.no_grad()
-def count_places(backbone: Backbone, size: int) -> int:
-    """Number of places in the last feature map of an image of size x size."""
+def count_positions(backbone: Backbone, size: int) -> int:
+    """Return the number of positions in the last feature map of an image of size x size."""
     with _evaluating(backbone):
         return feature_map(backbone, _blank(backbone, size))[0, 0].numel()
 
@@ -109,7 +109,7 @@ def _blank(backbone: Backbone, size: int) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, so that a run leaves no trace in the statistics of norms."""
+    """Enter evaluation mode, so that a forward pass does not change the statistics of norms."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -120,7 +120,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def trunk(backbone: Backbone) -> nn.Module:
-    """The network that has the feature maps: a backbone, or the one that it wraps."""
+    """Return the network with the feature maps: a backbone, or the one that it wraps."""
     inner = getattr(backbone, "backbone", None)
     return trunk(cast(Backbone, inner)) if isinstance(inner, nn.Module) else backbone
 
@@ -134,16 +134,16 @@ def _intermediates(
 
 
 def _is_resnet(network: nn.Module) -> bool:
-    """True if the first intermediate is that of a stem, and not a layer's."""
+    """True if the first intermediate is the stem's, not a layer's."""
     return not hasattr(network, "blocks")
 
 
 def _count(network: nn.Module) -> int:
-    """Number of intermediates: blocks of a ViT, or stages of a ResNet and its stem."""
+    """Return the number of intermediates: a ViT's blocks, or a ResNet's stages and stem."""
     if not hasattr(network, "forward_intermediates"):
         raise MillError(
             f"{type(network).__name__} has no feature maps, which dense evaluations and methods "
-            "need: choose a ResNet or a ViT, as model=vit_small"
+            "need: choose a ResNet or a ViT, such as model=vit_small"
         )
     blocks = getattr(network, "blocks", None)
     if blocks is not None:

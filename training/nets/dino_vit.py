@@ -1,4 +1,4 @@
-"""DINO's vision transformer: timm's, with position embeddings resized as in DINO's code."""
+"""DINO's vision transformer: timm's ViT with position embeddings resized as in DINO's code."""
 
 from __future__ import annotations
 

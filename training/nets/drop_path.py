@@ -1,4 +1,4 @@
-"""Stochastic depth of a network that is built already."""
+"""Stochastic depth for a network that is already built."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
     blocks = [part for part in network.modules() if any(hasattr(part, name) for name in _NAMES)]
     if not blocks and rate:
         raise MillError(
-            f"drop_path={rate:g} is for residual blocks, and {type(network).__name__} has none "
-            "that timm knows: take drop_path=0"
+            f"drop_path={rate:g} is for residual blocks, but {type(network).__name__} has none "
+            "that timm knows: use drop_path=0"
         )
     for index, block in enumerate(blocks):
         chance = rate * index / max(len(blocks) - 1, 1)

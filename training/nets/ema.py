@@ -13,9 +13,8 @@ from patchmill.training.nets.drop_path import set_drop_path
 class Teacher(nn.Module):
     """A copy of a network, moved towards it by `update`; its forward pass has no gradient.
 
-    Batch norms have running statistics of their own: the teacher stays in the mode (train or eval)
-    that it is in, and normalises its own batches, as in MoCo and BYOL. Blocks are never dropped
-    (stochastic depth).
+    Batch norms have their own running statistics: in training mode, the teacher normalises its own
+    batches, as in MoCo and BYOL. It has no stochastic depth.
     """
 
     def __init__(self, module: nn.Module) -> None:

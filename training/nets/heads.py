@@ -18,8 +18,8 @@ def mlp(
 ) -> nn.Sequential:
     """Linear layers from widths[0] to widths[-1], with [batch norm and] `activation` between them.
 
-    `last_norm` is a batch norm after the last layer, which scales and does not shift; the layer has
-    no bias then.
+    `last_norm` adds a batch norm after the last layer that scales but does not shift; the layer
+    then has no bias.
     """
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths[:-1]):

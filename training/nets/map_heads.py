@@ -20,14 +20,14 @@ def projector(channels: int, dim: int, first_residual: bool = True) -> nn.Sequen
 
 
 def predictor(dim: int) -> nn.Sequential:
-    """A block without residual and a 1 x 1 convolution."""
+    """A block without a residual and a 1 x 1 convolution."""
     return _init_convolutions(nn.Sequential(MapBlock(dim, residual=False), nn.Conv2d(dim, dim, 1)))
 
 
 def rotation_head(channels: int) -> nn.Sequential:
     """Logits of a view's quarter turns, [N, 4], from the mean [N, channels] of its map.
 
-    Weights begin as torch draws them, as in the release.
+    Weights keep torch's default initialisation, as in the release.
     """
     return nn.Sequential(
         *(nn.Linear(channels, HIDDEN), nn.LayerNorm(HIDDEN), nn.GELU()),
@@ -38,7 +38,7 @@ def rotation_head(channels: int) -> nn.Sequential:
 
 
 class MapBlock(nn.Module):
-    """3 x 3 convolution, layer norm over channels without weights, GELU; added to the input."""
+    """3 x 3 convolution, layer norm over channels without weights, GELU; optionally residual."""
 
     def __init__(self, channels: int, *, residual: bool) -> None:
         super().__init__()

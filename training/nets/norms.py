@@ -1,4 +1,4 @@
-"""Split batch norm: normalises parts of a batch separately, as if each were on its own GPU."""
+"""Split batch norm: normalises parts of a batch separately, as if each were on a separate GPU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 
 
 def split_batch_norms(module: nn.Module, parts: int) -> None:
-    """Replace every BatchNorm2d in the module by a SplitBatchNorm2d."""
+    """Replace every BatchNorm2d in the module with a SplitBatchNorm2d."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             norm = SplitBatchNorm2d(child.num_features, child.eps, child.momentum)

@@ -1,4 +1,4 @@
-"""Patch networks: the first stages of a ResNet, for patches as for whole images."""
+"""Patch networks: the first stages of a ResNet, for patches and for whole images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from patchmill.training.nets.backbones import Backbone
 
 
 def first_stages(build: Callable[[], nn.Module], count: int = 3) -> Backbone:
-    """Build one of timm's ResNets, and cut it after `count` stages; global pooling follows.
+    """Build one of timm's ResNets, truncated after `count` stages, with global pooling.
 
-    A pre-activation ResNet gets a new last norm with ReLU, of the width of its last stage.
+    A pre-activation ResNet gets a new final norm with ReLU, with the width of its last stage.
     """
     from timm.models.resnet import ResNet
     from timm.models.resnetv2 import ResNetV2
@@ -23,7 +23,7 @@ def first_stages(build: Callable[[], nn.Module], count: int = 3) -> Backbone:
     if not isinstance(network, ResNet | ResNetV2):
         raise MillError(
             f"model.name: a patch network is the first {count} stages of a ResNet, which "
-            f"{type(network).__name__} is not: take resnetv2_50, resnet50 or resnet10t"
+            f"{type(network).__name__} is not: use resnetv2_50, resnet50 or resnet10t"
         )
     cut: Any = network
     width = cut.feature_info[count]["num_chs"]
@@ -40,11 +40,11 @@ def first_stages(build: Callable[[], nn.Module], count: int = 3) -> Backbone:
 
 
 def with_new_stages(patch_network: Backbone) -> Backbone:
-    """A copy of a network cut by `first_stages`, with the missing stages initialised afresh."""
+    """Copy a network truncated by `first_stages`, with the missing stages newly initialised."""
     if not hasattr(patch_network, "build_whole"):
         raise MillError(f"{type(patch_network).__name__} is not the first stages of a ResNet")
     whole: Any = patch_network.build_whole()  # type: ignore[operator]
     weights = patch_network.state_dict()
     copied = {key: value for key, value in weights.items() if not key.startswith("norm.")}
-    whole.load_state_dict(copied, strict=False)  # the last norm is of another width
+    whole.load_state_dict(copied, strict=False)  # the final norm has another width
     return cast(Backbone, whole.to(next(patch_network.parameters()).device))

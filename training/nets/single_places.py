@@ -1,8 +1,7 @@
 """Convolutions that torch differentiates wrongly in bf16 on CPUs, kept in float32.
 
-Of a convolution with a stride that sees a map of a single place, in bf16 on a CPU, torch 2.14.1
-leaves parts of the weights' gradient unwritten: whatever was in that memory. A ResNet has such maps
-for views of 16 pixels.
+For a strided convolution of a 1 x 1 map in bf16 on a CPU, torch 2.14.1 leaves parts of the weights'
+gradient uninitialised. A ResNet has such maps for views of 16 pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from torch import nn
 
 
 class Float32AtSinglePlaces(nn.Conv2d):
-    """A convolution that computes maps of a single place in float32, whatever autocast says."""
+    """A convolution that computes 1 x 1 maps in float32, regardless of autocast."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[-2:] != (1, 1):
@@ -22,7 +21,7 @@ class Float32AtSinglePlaces(nn.Conv2d):
 
 
 def keep_in_float32(network: nn.Module) -> None:
-    """Make the network's convolutions with a stride `Float32AtSinglePlaces`."""
+    """Turn the network's strided convolutions into `Float32AtSinglePlaces`."""
     for module in network.modules():
         if type(module) is nn.Conv2d and max(module.stride) > 1:
             module.__class__ = Float32AtSinglePlaces

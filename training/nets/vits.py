@@ -1,4 +1,4 @@
-"""Vision transformers of timm, with DINO's position embeddings where the settings ask for them."""
+"""timm's vision transformers, with DINO's position embeddings if the settings ask for them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from patchmill.loaders.common.errors import MillError
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Model
 
-SMALL_PATCH = 4  # pixels a side, of the patches of small images
+SMALL_PATCH = 4  # side in pixels of the patches of small images
 
 
 def options(settings: Model, size: int, small: bool) -> dict[str, Any]:
-    """Arguments of timm.create_model for a ViT on images of size x size."""
+    """Return the arguments of timm.create_model for a ViT on images of size x size."""
     chosen: dict[str, Any] = {"img_size": size, "dynamic_img_size": True}
     if settings.patch != "auto" or small:
         chosen["patch_size"] = SMALL_PATCH if settings.patch == "auto" else settings.patch
@@ -36,7 +36,7 @@ def check_size(model: nn.Module, name: str, size: int) -> None:
 
 
 def finish(model: nn.Module, settings: Model) -> None:
-    """Choose pooling and position embeddings of a model that timm has built, if it is a ViT."""
+    """Set pooling and position embeddings of a timm model if it is a ViT."""
     from timm.models.vision_transformer import VisionTransformer
 
     from patchmill.training.nets.dino_vit import DinoViT
@@ -49,7 +49,7 @@ def finish(model: nn.Module, settings: Model) -> None:
         if model.pos_embed is None or model.cls_token is None or model.reg_token is not None:
             raise MillError(
                 f"model.positions=dino is for a ViT with a class token, position embeddings and no "
-                f"registers, which {settings.name} is not: take model.positions=timm"
+                f"registers, which {settings.name} is not: use model.positions=timm"
             )
         model.__class__ = DinoViT  # timm has no option for it
         nn.init.trunc_normal_(model.cls_token, std=0.02)

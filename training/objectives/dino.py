@@ -11,7 +11,7 @@ def distillation(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     logits are the student's, [V, B, K], those of the G global views first; targets [G, B, K] are
     distributions, without gradient.
 
-    Every view is compared with the sum of its targets at once: H(t, s) = logsumexp(s) - t s.
+    Each view is compared with the sum of all its targets in one step: H(t, s) = logsumexp(s) - t s.
     """
     views, global_views = len(logits), len(targets)
     all_targets = targets.sum(0)

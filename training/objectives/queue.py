@@ -1,4 +1,4 @@
-"""MoCo's queue of the last K keys, first in, first out."""
+"""MoCo's queue: the last K keys, first in, first out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 
 class Queue(nn.Module):
-    """A ring buffer of keys. It starts with random unit vectors, equal on ranks of equal seeds."""
+    """A ring buffer of keys. It starts with random unit vectors, equal for equal seeds."""
 
     keys: torch.Tensor  # [K, d] float32
     place: torch.Tensor  # number of keys pushed so far; the name is a checkpoint key
@@ -22,7 +22,7 @@ class Queue(nn.Module):
     def is_full(self) -> torch.Tensor:
         """Bool scalar on the queue's device: no random vector is left.
 
-        A checkpoint of before counted places in the ring: its queue is full one turn later.
+        Older checkpoints hold the position in the ring: their queue counts as full one turn later.
         """
         return self.place >= len(self.keys)
 

@@ -15,7 +15,7 @@ KNOTS, LAST_KNOT = 17, 3.0
 def sigreg(z: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """Mean Epps-Pulley statistic of the projections of z [V, B, K] on the unit columns [K, M].
 
-    Each view has statistics of its own, over all ranks' images. Computed in float32, whatever the
+    Each view has its own statistics, over all ranks' images. Computed in float32 regardless of
     autocast; float64 stays float64.
     """
     dtype = torch.promote_types(z.dtype, torch.float32)
@@ -36,7 +36,7 @@ def epps_pulley(x: torch.Tensor) -> torch.Tensor:
     weights = 2 * LAST_KNOT / (KNOTS - 1) * phi
     for end in (0, -1):  # not one list: torch copies lists, and waits for the copy
         weights[end] /= 2
-    # [V, B, M] of one knot at a time: the backward pass computes its sines and cosines anew.
+    # [V, B, M] of one knot at a time: the backward pass recomputes its sines and cosines.
     sums = [checkpoint(_sums, x, knot, use_reentrant=False, preserve_rng_state=False) for knot in t]
     images = x.shape[1] * distributed.current().size
     cos, sin = (distributed.all_reduce(torch.stack(sums)) / images).unbind(1)
@@ -50,6 +50,6 @@ def _sums(x: torch.Tensor, knot: torch.Tensor) -> torch.Tensor:
 
 
 def draw_directions(width: int, count: int, seed: int, device: torch.device) -> torch.Tensor:
-    """Random unit columns [width, count], the same on all ranks and devices for the same seed."""
+    """Draw random unit columns [width, count], equal on all ranks and devices for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     return upload(normalize(torch.randn(width, count, generator=generator), dim=0), device)

@@ -11,7 +11,7 @@ from patchmill.training.ranks import distributed
 def coding_rate(z: torch.Tensor, eps: float) -> torch.Tensor:
     """1/2 logdet(I + d / (B eps) Z^T Z) of z [V, B, d], over all ranks' images; mean over views.
 
-    Each view has a matrix of its own, so that no image is in a matrix twice.
+    Each view has its own matrix, so that no image is in a matrix twice.
     """
     all_z = distributed.gather(z.transpose(0, 1)).transpose(0, 1)
     return bags.coding_rate(all_z, eps).mean()

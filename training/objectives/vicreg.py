@@ -1,4 +1,4 @@
-"""VICReg's three terms, for two views or more."""
+"""VICReg's three terms, for two or more views."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def vicreg(z: torch.Tensor) -> Terms:
     For two views, these are facebookresearch/vicreg's: the variance term is the mean over views,
     the covariance term their sum (solo-learn sums both, so that its 25 is 50 here).
 
-    For more, invariance is the mean over all pairs of views, which follows from the views' distance
-    to their mean; the other terms are means over views, times two for covariance.
+    For more views, invariance is the mean over all pairs, computed from the views' distances to
+    their mean; the other terms are means over views, times two for covariance.
     """
     views = len(z)
     invariance = (z - z.mean(0)).square().mean() * (2 * views / (views - 1))

@@ -1,4 +1,4 @@
-"""VICReg's variant of LARS, beside timm's."""
+"""VICReg's variant of LARS, in addition to timm's."""
 
 from __future__ import annotations
 

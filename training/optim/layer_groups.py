@@ -1,4 +1,4 @@
-"""Parameter groups for fine-tuning: rates that fall from layer to layer, and a head's own."""
+"""Parameter groups for fine-tuning: layer-wise learning-rate decay, and a separate head rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def build(
     layer_decay: float = 1.0,
     head_scale: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Groups for `optimizers.build_groups`, each with its `scale`: a factor of the learning rate.
+    """Build groups for `optimizers.build_groups`, each with a `scale` of the learning rate.
 
     The head's is `head_scale`. In the backbone, each layer has `layer_decay` times the rate of the
     layer above it; the topmost has `layer_decay` times the settings' rate.
@@ -37,24 +37,24 @@ def build(
 
 
 def _by_layer(backbone: Backbone, layer_decay: float, exclude: bool) -> list[dict[str, Any]]:
-    """Layers as timm numbers them; biases, norms, tokens and positions have no weight decay.
+    """Build groups by timm's layers; biases, norms, tokens and positions have no weight decay.
 
-    What a backbone has around timm's network learns at the settings' rate.
+    Parameters of a backbone outside timm's network use the settings' rate.
     """
     from timm.optim import param_groups_layer_decay
 
     network = trunk(backbone)
     if not hasattr(network, "group_matcher"):
         raise MillError(
-            f"layer_decay={layer_decay:g} is for networks whose layers timm numbers, and not for "
-            f"{type(network).__name__}: take layer_decay=1"
+            f"layer_decay={layer_decay:g} is for networks whose layers timm numbers, not for "
+            f"{type(network).__name__}: use layer_decay=1"
         )
     undecayed: set[str] = getattr(network, "no_weight_decay", set)()
     layers = [
         {
             "params": group["params"],
             "decays": bool(group["weight_decay"]),
-            # timm gives the topmost layer a factor of 1, which is for the head.
+            # timm gives the topmost layer a factor of 1, which is the head's here.
             "scale": layer_decay * group["lr_scale"],
         }
         for group in param_groups_layer_decay(

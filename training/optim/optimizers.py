@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def build(settings: Optim, module: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimiser of all trained parameters; `set_rates` sets the rates of each step."""
+    """Build an optimiser for all trained parameters; `set_rates` sets the rates of each step."""
     return build_groups(settings, groups(module.parameters(), settings.exclude))
 
 
 def build_groups(settings: Optim, parts: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Build the optimiser of parameter groups, as `groups` makes them."""
+    """Build an optimiser for parameter groups made by `groups`."""
     if not parts:
         raise MillError("this method has no parameters to train")
     return _BUILDERS[settings.name](settings, parts)
 
 
 def groups(params: Iterable[nn.Parameter], exclude: bool) -> list[dict[str, Any]]:
-    """Groups with and without weight decay.
+    """Group parameters with and without weight decay.
 
     A group may also have a `scale`, a factor of its learning rate.
     """
@@ -43,7 +43,10 @@ def groups(params: Iterable[nn.Parameter], exclude: bool) -> list[dict[str, Any]
 def split(
     params: Iterable[nn.Parameter], exclude: bool
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trained parameters with weight decay, and those without: biases and norms, if excluded."""
+    """Split trained parameters into those with and without weight decay.
+
+    With `exclude`, biases and norms have none.
+    """
     trained = [param for param in params if param.requires_grad]
     excluded = [param for param in trained if exclude and param.ndim < 2]
     return [param for param in trained if not (exclude and param.ndim < 2)], excluded

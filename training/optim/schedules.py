@@ -1,4 +1,4 @@
-"""Learning-rate and weight-decay schedules in closed form: they have no state to save."""
+"""Learning-rate and weight-decay schedules in closed form, without state to save."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Rates(NamedTuple):
 def rates_at(
     settings: Optim, global_batch: int, step: int, steps: int, steps_per_epoch: int
 ) -> Rates:
-    """Rates of step `step` of `steps`, counted from 0.
+    """Return the rates of step `step` of `steps`, counted from 0.
 
     The learning rate rises linearly from 0 in the first `warmup` epochs, then follows the schedule
-    over the rest; with `per_epoch`, its value at the beginning of an epoch holds for all of it.
+    over the rest; with `per_epoch`, its value at the start of an epoch is used for the whole epoch.
     With `warmup_start`, it rises between epochs, from that share of the peak in the first epoch of
     the warm-up to the peak in the last. With `warmup_end`, the last step of the warm-up has the
     peak rate; otherwise the first step after it.
 
     `poly` is mmsegmentation's, with power 1: the rate falls linearly to 0 over all steps, and the
-    warm-up, from `warmup_start` step by step, is a factor of it.
+    warm-up, from `warmup_start` step by step, is multiplied with it.
     """
     peak = peak_lr(settings, global_batch)
     final = settings.final if settings.min_lr is None else settings.min_lr / peak
@@ -46,7 +46,7 @@ def cosine(start: float, end: float, progress: float) -> float:
 
 
 def _lr_factor(settings: Optim, final: float, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Fraction of the peak learning rate; `final` is that at the end of a cosine."""
+    """Return the fraction of the peak learning rate; `final` is the fraction after a cosine."""
     warmup = round(settings.warmup * steps_per_epoch)
     if settings.schedule == "poly":
         start = settings.warmup_start or 0.0

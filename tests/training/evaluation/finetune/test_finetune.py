@@ -158,7 +158,7 @@ MISTAKES = {
     "variant=resnet": r"variant=resnet: BagSSL has one network to fine-tune; omit variant=",
     "views=gtsa": r"views: fine-tuning takes one group of views, but there are gtsa: ",
     "views=": r"views: ",
-    "drop_path=0.1": r"drop_path=0.1 is for residual blocks, and Tiny has none",
+    "drop_path=0.1": r"drop_path=0.1 is for residual blocks, but Tiny has none",
     "layer_decay=0.5": r"layer_decay=0.5 is for networks whose layers timm numbers",
     "lr=1e30 warmup=0": r"fine-tuning diverged in epoch \d: .* use a lower rate than lr=1e\+30",
 }

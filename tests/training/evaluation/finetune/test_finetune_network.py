@@ -83,7 +83,7 @@ def test_stochastic_depth_of_a_built_network_is_timms(model):
 
 def test_networks_without_residual_blocks_have_no_stochastic_depth():
     set_drop_path(Tiny(), 0.0)
-    with pytest.raises(MillError, match=r"drop_path=0.1 is for residual blocks, and Tiny has none"):
+    with pytest.raises(MillError, match=r"drop_path=0.1 is for residual blocks, but Tiny has none"):
         set_drop_path(Tiny(), 0.1)
 
 
