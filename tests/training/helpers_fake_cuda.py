@@ -1,4 +1,4 @@
-"""A GPU that is not there: tensors without memory on a fake CUDA device, and the waits for it.
+"""A fake GPU: tensors without memory on a fake CUDA device, and the waits for it.
 
 Everything runs as it would on a GPU but for the numbers: torch computes shapes and types, autograd
 its graph, custom operators their GPU code, whose Triton kernels are not launched. What would make

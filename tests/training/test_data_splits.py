@@ -91,7 +91,7 @@ def test_numbers_are_not_compared_with_names(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- notes
 
 
-def test_what_is_said_of_training_and_test_images(tmp_path: Path) -> None:
+def test_notes_on_training_and_test_images(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_folder(tmp_path / split, photos())
     assert notes(config(tmp_path)).splitlines() == [
@@ -100,7 +100,7 @@ def test_what_is_said_of_training_and_test_images(tmp_path: Path) -> None:
     ]
 
 
-def test_evaluation_on_training_images_is_said(tmp_path: Path) -> None:
+def test_evaluation_on_training_images_is_reported(tmp_path: Path) -> None:
     said = notes(config(write_folder(tmp_path / "photos", photos())))
     assert (
         "there are no test images: accuracies during training are measured on 1 training images"
@@ -111,7 +111,7 @@ def test_evaluation_on_training_images_is_said(tmp_path: Path) -> None:
     assert "learns from all of them, labels included, so that" in labels_too
 
 
-def test_images_without_labels_are_said(tmp_path: Path) -> None:
+def test_images_without_labels_are_reported(tmp_path: Path) -> None:
     said = notes(config(flat(tmp_path / "photos")))
     assert "photos: 9 images without labels" in said
     assert "training continues without kNN and linear accuracy, and measures only signs of" in said
@@ -123,7 +123,7 @@ def test_images_without_labels_are_said(tmp_path: Path) -> None:
     assert f"{tmp_path}/test has no labels" in said and said.endswith("with data.bank=DIR")
 
 
-def test_one_class_and_no_test_images_are_said(tmp_path: Path) -> None:
+def test_one_class_and_no_test_images_are_reported(tmp_path: Path) -> None:
     one = write_folder(tmp_path / "one", {f"cat/{n}.jpg": photo(n) for n in range(9)})
     assert "9 images of one class" in notes(config(one))
     assert f"all images of {one} belong to one class, so accuracies" in notes(config(one))
@@ -134,14 +134,14 @@ def test_one_class_and_no_test_images_are_said(tmp_path: Path) -> None:
     )
 
 
-def test_streams_are_no_bank() -> None:
+def test_streams_cannot_be_a_bank() -> None:
     overrides = ["method=simclr", "data=folder", "data.root=https://example.org/{0..9}.tar"]
     said = notes(compose.compose([*overrides, "data.steps=10"]))
     assert "which is streamed" in said
     assert "kNN is not measured: streamed images cannot be a bank" in said
 
 
-def test_images_that_fill_no_batch_are_said(tmp_path: Path) -> None:
+def test_images_that_fill_no_batch_are_reported(tmp_path: Path) -> None:
     photos_of_nine = flat(tmp_path / "photos")
     said = notes(config(photos_of_nine, "train.batch_size=6"))
     assert "an epoch is 1 steps of 6 images: the remaining 3 images, different" in said
@@ -187,7 +187,7 @@ def test_other_images_under_the_name_of_an_earlier_run(tmp_path: Path) -> None:
         helpers_runs.train(two)
 
 
-def test_missing_wandb_is_said_before_data_are_opened(
+def test_missing_wandb_is_reported_before_data_are_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)

@@ -18,13 +18,13 @@ pytestmark = pytest.mark.usefixtures("no_report")
 STEPS = 3 * helpers_runs.EPOCH
 
 
-def test_a_tuned_loader_teaches_the_same(reference: dict, tmp_path: Path):
+def test_a_tuned_loader_trains_the_same_network(reference: dict, tmp_path: Path):
     overrides = {"train__workers": "auto", "train__prefetch": "auto"}
     folder = helpers_runs.train(helpers_runs.config(tmp_path, **overrides))
     helpers_runs.assert_same(reference, helpers_runs.final(folder))
 
 
-def test_what_holds_the_loader_up_is_said_once(
+def test_the_loaders_bottleneck_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     sentences = iter(["decoding sets the pace"] * 9)
@@ -78,7 +78,7 @@ def test_the_share_of_pasted_views_is_logged(tmp_path: Path):
 
 
 @pytest.mark.xdist_group("ffcv")
-def test_copy_paste_by_ffcv_teaches_the_same(tmp_path: Path):
+def test_copy_paste_with_ffcv_trains_the_same_network(tmp_path: Path):
     pytest.importorskip("ffcv")
     from helpers_recipes_alike import beton_of_scenes  # which ranks of other tests do not find
 

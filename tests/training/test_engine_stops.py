@@ -213,7 +213,7 @@ def test_a_disk_that_is_full_at_the_start(name, tmp_path: Path, monkeypatch):
 @pytest.mark.parametrize(
     "content", [b"[1]", b"\xff", b'{"restarts": "two", "step": [], "time": {}}', b"[" * 9000]
 )
-def test_a_status_of_another_shape_is_written_anew(content: bytes, tmp_path: Path):
+def test_a_status_with_other_fields_is_rewritten(content: bytes, tmp_path: Path):
     (tmp_path / run_folder.STATUS).write_bytes(content)
     assert run_folder.read_status(tmp_path) == {}
     run_folder.Status(tmp_path, step=3)

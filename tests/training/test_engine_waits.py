@@ -1,4 +1,4 @@
-"""A training step makes the program wait for nothing that the GPU does."""
+"""A training step never makes the program wait for the GPU."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_a_wait_is_found(name: str):
 
 
 @pytest.mark.parametrize("name", FREE)
-def test_what_waits_for_nothing_is_not_found(name: str):
+def test_no_wait_is_found_where_there_is_none(name: str):
     with fake_cuda() as cuda:
         FREE[name](torch.ones(4, 4, device=CUDA))
     assert not cuda.waits

@@ -22,7 +22,7 @@ from patchmill.training.runtime import setup
         ({"model": "resnet50", "model__name": "resnet5"}, 1, "resnet5"),
     ],
 )
-def test_a_batch_that_does_not_fit_is_said_first(
+def test_a_batch_that_does_not_fit_is_reported_first(
     overrides: dict[str, object], ranks: int, sentence: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip

@@ -66,7 +66,7 @@ def test_it_ends_a_run(
         assert ended
 
 
-def test_the_same_command_ends_again_and_another_goes_on(tmp_path: Path) -> None:
+def test_the_same_command_ends_again_and_another_continues(tmp_path: Path) -> None:
     whole = helpers_runs.train(helpers_runs.config(tmp_path, name="whole"))
     for stop_at, steps in ((0.6, 10), (0.6, 10), ("null", 15)):
         folder = helpers_runs.train(config(tmp_path, evaluate__stop_at=stop_at))

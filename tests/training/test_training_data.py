@@ -167,13 +167,13 @@ def test_missing_test_images_are_an_error_of_evaluation():
         data.open_evaluation(config("data.test=none"), world(), "test")
 
 
-def test_how_many_classes_there_are(unlabelled: Path):
+def test_number_of_classes(unlabelled: Path):
     assert data.count_classes(config()) == 10
     assert data.count_classes(config("data.train=scenes(count=40, size=32, classes=3)")) == 3
     assert data.count_classes(config(f"data.train={unlabelled}")) is None
 
 
-def test_channels_last_on_gpus_unless_told_otherwise():
+def test_channels_last_on_gpus_by_default():
     assert not data.channels_last(config(), world())
     assert data.channels_last(config(), world(device="cuda"))
     assert data.channels_last(config("train.channels_last=true"), world())

@@ -1,4 +1,4 @@
-"""Labelled images whose colours tell their classes, and a backbone that passes colours on."""
+"""Labelled images whose colours reveal their classes, and a backbone that passes colours on."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_spread_is_one_for_uniform_directions_and_none_for_one():
     assert spectrum.spread(rows[:1].expand(50, -1) * torch.rand(50, 1)) < 1e-3
 
 
-def test_rows_are_taken_evenly(monkeypatch):
+def test_rows_are_evenly_spaced(monkeypatch):
     rows = torch.arange(10.0)[:, None].expand(-1, 3)
     assert torch.equal(spectrum.evenly(rows), rows)
     monkeypatch.setattr(spectrum, "MOST_ROWS", 4)
@@ -89,7 +89,7 @@ def test_rows_are_taken_evenly(monkeypatch):
 # ------------------------------------------------------------------------------- linear classifier
 
 
-def test_separable_features_are_told_apart_whatever_their_scales():
+def test_separable_features_are_classified_at_any_scale():
     generator = torch.manual_seed(3)
     labels = torch.arange(300) % 3
     rows = torch.randn(300, 5, generator=generator)
@@ -121,7 +121,7 @@ def test_the_linear_classifier_is_ridge_regression(monkeypatch):
 
 
 @pytest.mark.parametrize("space", ["h", "z"])
-def test_one_extraction_gives_all_figures(space, tmp_path, monkeypatch):
+def test_one_extraction_gives_all_metrics(space, tmp_path, monkeypatch):
     config = helpers_runs.config(tmp_path, evaluate="moco", evaluate__space=space)
     torch.manual_seed(0)
     method = MoCo(config.method, Tiny()).train()
@@ -157,7 +157,7 @@ def test_without_a_projector_there_is_no_z(tmp_path):
         online.measure(method, config, World())
 
 
-def test_figures_that_are_not_finite_are_left_out():
+def test_metrics_that_are_not_finite_are_omitted():
     rows = torch.full((6, 2), float("inf"))
     bank = features(torch.randn(6, 2), torch.arange(6) % 2)
     projector = nn.Identity()
@@ -166,7 +166,7 @@ def test_figures_that_are_not_finite_are_left_out():
     assert "rankme_z" not in measured and "rankme_h" in measured
 
 
-def test_a_collapse_is_said_while_it_happens_and_afterwards(tmp_path: Path, capsys):
+def test_a_collapse_is_reported_during_and_after_training(tmp_path: Path, capsys):
     config = helpers_runs.config(tmp_path, evaluate="knn", train__epochs=1)
     folder = helpers_runs.train(config, Constant)
     rows = records.evaluations(folder)
@@ -182,7 +182,7 @@ def test_a_collapse_is_said_while_it_happens_and_afterwards(tmp_path: Path, caps
     assert sentence in page and "Collapse" in page and "Spread of directions" in page
 
 
-def test_a_network_that_has_not_collapsed_is_not_blamed(tmp_path: Path, capsys):
+def test_a_network_that_has_not_collapsed_is_not_reported(tmp_path: Path, capsys):
     config = helpers_runs.config(tmp_path, evaluate="knn", train__epochs=1)
     folder = helpers_runs.train(config)
     row = records.evaluations(folder)[-1]
@@ -198,7 +198,7 @@ def test_a_network_that_has_not_collapsed_is_not_blamed(tmp_path: Path, capsys):
     [(1.0, 0.5, 8, True), (1.2, 0.5, 8, False), (4.9, 0.5, 512, True), (5.2, 0.5, 512, False),
      (300, 0.019, 512, True), (300, 0.021, 512, False), (float("nan"), 0.5, 512, False)],
 )  # fmt: skip
-def test_when_it_is_a_collapse(rankme, spread, most, collapsed):
+def test_thresholds_of_a_collapse(rankme, spread, most, collapsed):
     assert collapse.has_collapsed(rankme, spread, most) is collapsed
 
 
@@ -227,7 +227,7 @@ def test_a_killed_run_measures_a_step_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_finished_run_beside_its_untrained_networks(tmp_path: Path, capsys):
+def test_a_finished_run_is_compared_with_its_untrained_networks(tmp_path: Path, capsys):
     overrides = {"train__epochs": 1, "evaluate": "knn"}
     folder = helpers_runs.train(helpers_runs.config(tmp_path, **overrides))
     start, end = records.evaluations(folder)

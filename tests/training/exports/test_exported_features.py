@@ -90,7 +90,7 @@ def test_torchvision(settings: dict, sizes: tuple[int, ...], tmp_path: Path):
         assert_same_features(given, loaded_features(lines, batch), batch)
 
 
-def test_torchvision_lacks_the_classifier_alone(tmp_path: Path):
+def test_torchvision_lacks_only_the_classifier(tmp_path: Path):
     import torchvision
 
     exported(encoder(**RESNET), "torchvision", tmp_path)
@@ -204,7 +204,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("settings", "library", "message"), REFUSED)
-def test_what_a_library_has_not_is_one_sentence(settings: dict, library: str, message: str):
+def test_what_a_library_lacks_is_one_sentence(settings: dict, library: str, message: str):
     from patchmill.training.exports.registry import LIBRARIES
 
     with pytest.raises(MillError, match=message) as caught:
@@ -214,7 +214,7 @@ def test_what_a_library_has_not_is_one_sentence(settings: dict, library: str, me
 
 @pytest.mark.parametrize("library", ["timm", "torchvision", "hf", "detectron2"])
 @pytest.mark.parametrize("kind", ["cut", "other"])
-def test_a_network_that_is_not_timms_goes_to_safetensors_alone(
+def test_a_network_that_is_not_timms_is_only_exported_to_safetensors(
     kind: str, library: str, tmp_path: Path
 ):
     from helpers_methods import Tiny

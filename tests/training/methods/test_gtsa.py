@@ -189,7 +189,7 @@ def test_losses_and_gradients_are_the_official_ones():
 
 
 @pytest.mark.parametrize("only", ["crop", "match", "rotation"])
-def test_a_weight_of_zero_takes_a_loss_out(only):
+def test_a_weight_of_zero_disables_a_loss(only):
     weights = {name: float(name == only) for name in ("crop", "match", "rotation")}
     method = make(**weights)
     method.on_step_start(at(7))

@@ -178,7 +178,7 @@ def test_dilo_logs_the_share_of_views_that_were_pasted():
     assert found == torch.cat([*batch.pasted.values()]).float().mean()
 
 
-def test_losses_are_settled_once_the_queue_holds_keys_alone():
+def test_losses_are_settled_once_the_queue_holds_only_keys():
     method = make("moco", queue=32)
     settled = [bool(method(noise(16, seed=step)).settled) for step in range(5)]
     assert settled == [False, False, True, True, True]  # two batches fill the queue

@@ -1,4 +1,4 @@
-"""Selfie against its formula, and what must hold for any weights."""
+"""Selfie against its formula, and invariants for any weights."""
 
 from __future__ import annotations
 

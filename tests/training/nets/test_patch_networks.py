@@ -1,4 +1,4 @@
-"""First stages of ResNets, and what is made of them for fine-tuning."""
+"""First stages of ResNets, and the networks built from them for fine-tuning."""
 
 from __future__ import annotations
 

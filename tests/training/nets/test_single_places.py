@@ -1,4 +1,4 @@
-"""Gradients in bf16 on a CPU are right, also where a map has a single place."""
+"""Gradients in bf16 on a CPU are correct, also for 1 x 1 maps."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_the_backward_pass_keeps_no_sines_and_cosines():
     assert sum(storages.values()) < 3 * 8 * (2 * 64 * 128)
 
 
-def test_directions_are_unit_columns_that_depend_on_the_seed_alone():
+def test_directions_are_unit_columns_that_depend_only_on_the_seed():
     first = draw_directions(6, 9, 3, CPU)
     torch.testing.assert_close(first.norm(dim=0), torch.ones(9))
     torch.manual_seed(5)

@@ -1,4 +1,4 @@
-"""Clipping of each parameter's gradient by itself."""
+"""Gradient clipping of each parameter separately."""
 
 from __future__ import annotations
 

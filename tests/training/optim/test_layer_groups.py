@@ -1,4 +1,4 @@
-"""Rates that fall from layer to layer, as timm's and BEiT's do, and a head's own rate."""
+"""Layer-wise learning-rate decay, as in timm and BEiT, and a separate head rate."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ run_command(main)
     assert sum(it.err.count("a slip of the user's") for it in ended) == 1
 
 
-def test_a_hanging_rank_is_given_up_and_dumps_its_stacks(tmp_path: Path):
+def test_a_hanging_rank_times_out_and_dumps_its_stacks(tmp_path: Path):
     ended = helpers_ranks.run(
         BEGIN
         + f"""
@@ -93,7 +93,7 @@ run_command(main)
     assert "barrier" in (tmp_path / "stacks-rank0.txt").read_text()
 
 
-def test_training_goes_on_without_a_thread_that_would_dump_stacks(
+def test_training_continues_without_the_thread_that_dumps_stacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def no_memory(seconds: float, file: object) -> None:

@@ -1,4 +1,4 @@
-"""Signals end a run as promised while Python is inside a call that nothing interrupts."""
+"""Signals end a run promptly while Python is inside a call that cannot be interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: every section of a full run, and the available ones of any other."""
+"""The report: every section of a full run, and those available for any other."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_cards_have_the_main_figures(full: Page):
     assert told["Time"] == "0:00:47"  # 300 steps of 128 images at 812 a second
 
 
-def test_knn_stands_beside_an_untrained_networks(full: Page):
+def test_knn_is_compared_with_an_untrained_network(full: Page):
     (line,) = [it for it in full.all("line") if it["class"] == "level"]
     assert line["y1"] == line["y2"]
     assert "untrained 34.6%" in full.texts("svg")
@@ -190,7 +190,7 @@ def test_a_log_with_nothing_to_draw(tmp_path: Path, log: str):
     assert not Page(report.write(tmp_path)).charts
 
 
-def test_a_run_under_way_says_how_far_it_is(tmp_path: Path):
+def test_an_unfinished_run_shows_its_progress(tmp_path: Path):
     helpers_report.logged(tmp_path, steps=45)
     (tmp_path / "config.yaml").write_text(helpers_report.CONFIG.format(method="dilo"))
     helpers_report.write(tmp_path, status={"state": "running", "steps": 300})
@@ -198,7 +198,7 @@ def test_a_run_under_way_says_how_far_it_is(tmp_path: Path):
     assert "1.5 of 10" in told and "step 45 of 300" in told
 
 
-def test_what_holds_the_loader_up_is_said_with_its_curves(tmp_path: Path):
+def test_the_loaders_bottleneck_is_shown_with_its_curves(tmp_path: Path):
     sentence = "decoding sets the pace; what helps: data.cache=ram:53GB <for all>, or more cores"
     for loader in ({"advice": sentence}, {"advice": 3}, "none", None):
         helpers_report.write(tmp_path, status={"state": "running", "loader": loader})
@@ -218,7 +218,7 @@ def test_damaged_files_are_reported(tmp_path: Path):
     assert page.texts("h1") == [tmp_path.name]
 
 
-def test_lines_that_cannot_be_read_are_left_out(tmp_path: Path, caplog):
+def test_lines_that_cannot_be_read_are_skipped(tmp_path: Path, caplog):
     folder = helpers_report.full(tmp_path)
     lines = (folder / "log.csv").read_bytes().splitlines(keepends=True)
     lines[7:9] = [b"8,\xff\xfe,low\n", b"\x00" * 40 + b"\n"]
@@ -232,7 +232,7 @@ def test_lines_that_cannot_be_read_are_left_out(tmp_path: Path, caplog):
     assert "evaluations.jsonl: skipped 3 lines" in caplog.text
 
 
-def test_records_that_are_no_records(tmp_path: Path, caplog):
+def test_invalid_records(tmp_path: Path, caplog):
     folder = helpers_report.full(tmp_path)
     (folder / "log.csv").write_bytes(b"\xff\x00\n1\n")
     (folder / "evaluations.jsonl").unlink()
@@ -241,7 +241,7 @@ def test_records_that_are_no_records(tmp_path: Path, caplog):
     assert "evaluations.jsonl (it is a folder, not a file)" in caplog.text
 
 
-def test_many_evaluations_are_folded(tmp_path: Path):
+def test_many_evaluations_are_collapsed(tmp_path: Path):
     helpers_report.logged(tmp_path, steps=1)
     with open(tmp_path / "evaluations.jsonl", "w") as file:
         for step in range(100):
@@ -250,7 +250,7 @@ def test_many_evaluations_are_folded(tmp_path: Path):
     assert any("100 of kNN" in title for title in page.texts("summary"))
 
 
-def test_figures_beside_knn_have_curves_and_a_collapse_a_card(tmp_path: Path):
+def test_metrics_besides_knn_have_curves_and_a_collapse_a_card(tmp_path: Path):
     figures = {"linear_online": 0.5, "rankme_h": 40.5, "spread_h": 0.6, "collapsed_h": 0}
     rows = [{"step": step, "epoch": step / 30, "knn": 0.5, **figures} for step in (0, 150, 300)]
     folder = helpers_report.full(tmp_path)

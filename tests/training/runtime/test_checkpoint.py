@@ -90,7 +90,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, flip, empty])
-def test_a_damaged_checkpoint_is_skipped_for_the_one_before(folder, damage, caplog):
+def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(folder, damage, caplog):
     last = checkpoint.path_at(folder, 3)
     damage(last)
     assert newest(folder) == checkpoint.path_at(folder, 2)
@@ -111,8 +111,8 @@ def damaged_copies(data: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("summed", [True, False], ids=["summed", "as before"])
-def test_damage_anywhere_is_found_and_the_checkpoint_before_is_taken(summed, folder, caplog):
-    """Checkpoints of before have no checksum of their own: damage without effect may pass."""
+def test_damage_anywhere_is_found_and_the_previous_checkpoint_is_used(summed, folder, caplog):
+    """Older checkpoints have no checksum of their own: damage without effect may pass."""
     last, before = checkpoint.path_at(folder, 3), checkpoint.path_at(folder, 2)
     if not summed:
         torch.save(state(3), last)
@@ -135,8 +135,8 @@ def test_damage_anywhere_is_found_and_the_checkpoint_before_is_taken(summed, fol
     assert passed <= (3 if summed else 80)
 
 
-def test_a_tensor_that_is_called_a_folder_is_damage(folder):
-    """torch reads no bytes of such a member, and gives what memory happened to hold."""
+def test_a_tensor_that_is_marked_as_a_folder_is_damage(folder):
+    """torch reads none of such a member's bytes, and returns uninitialised memory."""
     last = checkpoint.path_at(folder, 3)
     torch.save(state(3), last)
     data = bytearray(last.read_bytes())
@@ -153,7 +153,7 @@ def test_a_checkpoint_is_an_archive_that_any_torch_reads(folder):
         assert archive.testzip() is None and archive.comment.startswith(b"patchmill crc32 ")
 
 
-def test_checkpoints_that_are_no_files(folder, caplog):
+def test_checkpoints_that_are_not_regular_files(folder, caplog):
     """A pipe would keep the reader waiting."""
     os.mkfifo(checkpoint.path_at(folder, 4))
     checkpoint.path_at(folder, 5).mkdir()
@@ -165,7 +165,7 @@ def test_checkpoints_that_are_no_files(folder, caplog):
 @pytest.mark.parametrize(
     "content", [[1], {"version": 1}, state(4) | {"method": {"w": 1}}, state(4) | {"step": "4"}]
 )
-def test_contents_of_another_kind(content, folder, caplog):
+def test_contents_of_a_wrong_type(content, folder, caplog):
     with open(checkpoint.path_at(folder, 4), "wb") as file:
         checkpoint_file.write(content, file)
     assert newest(folder) == checkpoint.path_at(folder, 3)
@@ -251,7 +251,7 @@ def test_later_checkpoints_are_set_aside(folder: Path):
     assert len(list((folder / "checkpoints").glob("*.aside"))) == 2
 
 
-def test_an_error_of_another_kind_is_raised_by_the_next_call(folder):
+def test_any_other_error_is_raised_by_the_next_call(folder):
     writer = Writer(folder, keep=3)
     writer.save({"step": 4, "method": {"w": lambda: 0}})
     with pytest.raises(Exception, match=r"(?i)pickle"):
@@ -259,7 +259,7 @@ def test_an_error_of_another_kind_is_raised_by_the_next_call(folder):
     assert newest(folder) == checkpoint.path_at(folder, 3)
 
 
-def test_what_a_killed_run_had_not_removed_goes_with_the_next_start(tmp_path: Path):
+def test_leftovers_of_a_killed_run_are_removed_by_the_next_start(tmp_path: Path):
     for step in (5, 10, 15):
         path = checkpoint.path_at(tmp_path, step)
         path.parent.mkdir(exist_ok=True)

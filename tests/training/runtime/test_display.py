@@ -16,7 +16,7 @@ from patchmill.training.runtime.records import Recorder
 VALUES = {"loss": 6.9131, "images_per_s": 812.4, "wait": 0.014, "lr": 0.03}
 
 
-def test_lines_now_and_then(capsys, monkeypatch):
+def test_occasional_lines(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     with Display(400, 100, "dilo") as shown:
@@ -32,7 +32,7 @@ def test_lines_now_and_then(capsys, monkeypatch):
     assert lines[-2].startswith("step 400 of 400: epoch 4.0") and "left" not in lines[-2]
 
 
-def test_a_loss_that_is_not_known_is_left_out(capsys):
+def test_an_unknown_loss_is_omitted(capsys):
     with Display(4, 0, "dilo") as shown:
         shown.update(1, 0.5, VALUES | {"loss": None})
     assert "epoch 0.5, 812 images/s" in capsys.readouterr().err

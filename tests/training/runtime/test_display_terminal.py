@@ -1,4 +1,4 @@
-"""Log lines and notices beside a bar, on a pseudo-terminal."""
+"""Log lines and notices next to a bar, on a pseudo-terminal."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_values_are_means_over_micro_batches_and_steps():
     assert meter.take() == {"loss": 8.0, "spread": 1.0}
 
 
-def test_unsettled_losses_are_left_out_and_their_metrics_are_not():
+def test_unsettled_losses_are_excluded_but_their_metrics_are_not():
     meter = LossMeter(lambda: "")
     add(meter, 1, [(100.0, 1.0), (100.0, 1.0)], (False, False))
     assert list(meter.take().items()) == [("loss", None), ("spread", 1.0)]

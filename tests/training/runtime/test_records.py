@@ -55,7 +55,7 @@ def test_rows_after_the_checkpoint_of_a_killed_run_are_dropped(
     assert [it["step"] for it in records.evaluations(tmp_path)] == list(range(5, 36, 5))
 
 
-def test_a_line_that_was_cut_is_said(tmp_path: Path, caplog):
+def test_a_cut_line_is_reported(tmp_path: Path, caplog):
     record(tmp_path, range(1, 6))
     with open(tmp_path / LOG, "a") as file:
         file.write("6,0.1")
@@ -75,7 +75,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("old, new", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_log_loses_its_bad_lines_alone(old, new, tmp_path: Path, caplog):
+def test_a_damaged_log_loses_only_its_bad_lines(old, new, tmp_path: Path, caplog):
     record(tmp_path, range(1, 6))
     damaged = (tmp_path / LOG).read_bytes().replace(old, new)
     (tmp_path / LOG).write_bytes(damaged)
@@ -99,7 +99,7 @@ def test_a_damaged_header_makes_a_new_log(tmp_path: Path, caplog):
 @pytest.mark.parametrize(
     "line", [b'{"step": 5, "knn": \xff}', b'["step"]', b'{"step": "5"}', b"[" * 9000, b"7"]
 )
-def test_damaged_evaluations_lose_their_bad_lines_alone(line, tmp_path: Path, caplog):
+def test_damaged_evaluations_lose_only_their_bad_lines(line, tmp_path: Path, caplog):
     record(tmp_path, range(1, 11))
     path = tmp_path / EVALUATIONS
     first, second = path.read_bytes().splitlines()
@@ -150,7 +150,7 @@ def test_tensorboard_has_every_step_once(tmp_path: Path):
     assert [it.step for it in events.Scalars("evaluate/knn")] == [14]
 
 
-def test_rows_wait_for_room_on_a_full_disk(tmp_path: Path, monkeypatch, caplog):
+def test_rows_are_kept_until_a_full_disk_has_space(tmp_path: Path, monkeypatch, caplog):
     """Half of a row was written when the disk was full."""
     recorder = Recorder(tmp_path, {}, tensorboard=False)
     recorder.scalars(1, {"loss": 1.0})

@@ -1,4 +1,4 @@
-"""COCO annotation files: what is read from them, and mistakes in one sentence."""
+"""COCO annotation files: their contents, and mistakes in one sentence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read(file: Path) -> AnnotatedImages:
     return open_images(str(file), None, "train_images")
 
 
-def test_classes_are_numbered_by_ids_with_holes(tmp_path: Path):
+def test_classes_are_numbered_by_ids_with_gaps(tmp_path: Path):
     boxes = [helpers.box(8, 5, [1, 2, 3, 4]), helpers.box(3, 2, [0, 0, 5, 6])]
     images = read(helpers.coco(tmp_path, boxes))
     assert images.classes == ["dog", "cat"] and len(images) == 2
@@ -50,7 +50,7 @@ def test_masks_of_polygons_and_of_runs(tmp_path: Path):
     assert crowd.crowd and not whole.crowd
 
 
-def test_boxes_are_clipped_and_those_without_area_left_out(tmp_path: Path):
+def test_boxes_are_clipped_and_those_without_area_skipped(tmp_path: Path):
     boxes = [
         helpers.box(3, 5, [-2, 10, 6, 20]),
         helpers.box(3, 5, [4, 4, 0, 5]),
@@ -154,7 +154,7 @@ def test_images_may_be_named_by_whole_paths_in_their_folder(tmp_path: Path):
     assert read(file).where(0) == open_images(str(file), "/", "train_images").where(0) == name
 
 
-def test_files_that_are_none(tmp_path: Path):
+def test_files_in_other_formats(tmp_path: Path):
     file = tmp_path / "boxes.json"
     with pytest.raises(MillError, match=r"cannot read .*boxes\.json"):
         read(file)

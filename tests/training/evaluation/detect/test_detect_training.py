@@ -64,7 +64,7 @@ def test_boxes_and_masks_are_mirrored_with_their_image(tmp_path: Path):
     assert seen == {False, True}
 
 
-def test_images_to_test_on_come_in_order(scenes: AnnotatedImages):
+def test_test_images_come_in_order(scenes: AnnotatedImages):
     feed = list(batches.testing(scenes, 4, threads=2))
     assert [len(examples) for examples in feed] == [4, 2]
     for index, example in enumerate(e for examples in feed for e in examples):
@@ -125,7 +125,7 @@ def test_images_without_objects_are_negatives(tmp_path: Path):
     assert all(np.isfinite(losses))
 
 
-def test_a_frozen_backbone_stays_as_it_is(scenes: AnnotatedImages):
+def test_a_frozen_backbone_is_unchanged(scenes: AnnotatedImages):
     plan = helpers.protocol()
     model = helpers.small_detector(plan, 2, frozen=True)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -138,7 +138,7 @@ def test_a_frozen_backbone_stays_as_it_is(scenes: AnnotatedImages):
     )
 
 
-def test_a_loss_that_is_no_number_ends_training(scenes: AnnotatedImages):
+def test_a_loss_that_is_not_finite_ends_training(scenes: AnnotatedImages):
     plan = helpers.protocol()
     model = helpers.small_detector(plan, 2)
     with torch.no_grad():

@@ -93,7 +93,7 @@ def test_a_confident_mistake_halves_the_precision(tmp_path: Path):
     assert score(images, [found, detections([], [], [])]) == pytest.approx((0.5,) * 3)
 
 
-def test_crowds_are_not_judged(tmp_path: Path):
+def test_crowds_are_not_scored(tmp_path: Path):
     crowd = helpers.box(3, 5, [10, 0, 10, 16], iscrowd=1)
     images = read(tmp_path, [crowd, helpers.box(3, 5, [0, 0, 8, 8])])
     within = [[11, 1, 13, 3], [11, 1, 13, 3], [15, 4, 18, 8]]
@@ -101,7 +101,7 @@ def test_crowds_are_not_judged(tmp_path: Path):
     assert score(images, [found, detections([], [], [])]) == pytest.approx((1, 1, 1))
 
 
-def test_difficult_objects_are_not_judged_by_their_iou(tmp_path: Path):
+def test_difficult_objects_are_not_scored_by_their_iou(tmp_path: Path):
     """Any number of detections of a difficult object is ignored, but not a small one within it."""
     boxes = [("dog", 11, 1, 20, 16, 1), ("dog", 1, 1, 8, 8, 0)]
     images = open_images(str(helpers.voc(tmp_path, {"1": boxes})), None, "")

@@ -29,7 +29,7 @@ def test_boxes_of_several_lists(tmp_path: Path):
     assert images.where(2) == str(tmp_path / "VOC2012" / "JPEGImages" / "9.jpg")
 
 
-def test_boxes_without_area_are_left_out(tmp_path: Path):
+def test_boxes_without_area_are_skipped(tmp_path: Path):
     boxes = [("dog", 5, 5, 4, 9, 0), ("dog", 5, 5, 5, 9, 0)]
     images = read(helpers.voc(tmp_path, {"1": boxes}))
     assert images.dropped == 1 and [each.box for each in images.instances(0)] == [(4, 4, 5, 9)]
@@ -90,7 +90,7 @@ def test_images_elsewhere_are_refused(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("width", ["nan", "inf", "1e300", ""])
-def test_sizes_that_are_none(width: str, tmp_path: Path):
+def test_invalid_sizes(width: str, tmp_path: Path):
     file = helpers.voc(tmp_path, {"one": [("cat", 1, 1, 5, 5, 0)]})
     size = f"<size><width>{width}</width><height>16</height></size>"
     helpers.annotation(tmp_path, "one", f"<annotation>{size}</annotation>")

@@ -1,4 +1,4 @@
-"""evaluate=finetune: what it trains, that it repeats itself, what it reports, and mistakes."""
+"""evaluate=finetune: training, repeatability, reported results, and mistakes."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_every_class_has_the_same_share(share):
     assert counts.tolist() == [int(n * share + 0.5) for n in (40, 20, 10)]
 
 
-def test_a_subset_depends_on_labels_share_and_seed_alone():
+def test_a_subset_depends_only_on_labels_share_and_seed():
     first = subsets.draw(BALANCED, 0.2, 0)
     assert first.tolist() == subsets.draw(Images([0, 1, 2] * 40), 0.2, 0).tolist()
     assert first.tolist() != subsets.draw(BALANCED, 0.2, 1).tolist()
@@ -60,7 +60,7 @@ def test_smaller_shares_lie_within_larger_ones():
     assert drawn[0] < drawn[1] < drawn[2] < drawn[3] == set(range(120))
 
 
-def test_images_without_a_label_are_left_out():
+def test_images_without_a_label_are_skipped():
     partly = Images([0, -1, 1, -1] * 10)
     assert subsets.draw(partly, 1.0, 0).tolist() == list(range(0, 40, 2))
 

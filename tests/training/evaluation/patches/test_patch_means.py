@@ -85,7 +85,7 @@ def test_random_patches_are_the_first_of_more(tmp_path: Path):
     assert curve["patches"] == [1, 2, 4] and curve["h_to_most"][1] == pytest.approx(cosine)
 
 
-def test_the_enlarged_image_is_magnified_as_the_patches_are(tmp_path: Path):
+def test_the_enlarged_image_is_magnified_like_the_patches(tmp_path: Path):
     by_area, windows = (
         helpers_trained.settings(tmp_path, method__views=f"bagssl(size=16, {more})")
         for more in ("scale=0.25", "short_side=24")
@@ -137,7 +137,7 @@ def test_the_result_has_a_row_for_each_count_and_a_curve_that_ends_at_one(tmp_pa
     }
 
 
-def test_a_probe_stands_beside_knn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_probe_is_reported_besides_knn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     short = linear.PROTOCOLS["emp_ssl"]._replace(epochs=3)
     monkeypatch.setitem(linear.PROTOCOLS, "emp_ssl", short)
     run = helpers_trained.run(tmp_path)

@@ -71,7 +71,7 @@ def test_a_linear_head_is_linear_once_its_norm_is_known():
     assert not list(head.norm.parameters())
 
 
-def test_the_segmenter_leaves_the_given_backbone_as_it_is():
+def test_the_segmenter_does_not_change_the_given_backbone():
     backbone = backbones.build(NETWORKS["resnet"], 32)
     segmenter = Segmenter(backbone, Linear(512, 3), frozen=True)
     assert all(param.requires_grad for param in backbone.parameters())

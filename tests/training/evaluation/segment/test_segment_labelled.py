@@ -1,4 +1,4 @@
-"""Labelled images: folders as ADE20K's and others, scenes, and what is wrong with them."""
+"""Labelled images: folders like ADE20K's and others, scenes, and mistakes in them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_ade20k_has_150_classes_and_zero_is_ignored(tmp_path: Path):
     assert colours_match(first)[1:].all() and colours_match(test.read(2)).all()
 
 
-def test_zero_is_a_class_of_other_masks_unless_it_is_said_not_to_be(tmp_path: Path):
+def test_zero_is_a_class_of_other_masks_unless_overridden(tmp_path: Path):
     for split in ("a", "b"):
         helpers_segment.write_pairs(tmp_path / split / "images", tmp_path / split / "masks")
     places = ("", str(tmp_path / "a"), str(tmp_path / "b"))
@@ -78,7 +78,7 @@ def _open(root: Path, **options) -> list:
     return [data.read(index) for data in (train, test) for index in range(len(data))]
 
 
-def test_folders_that_are_not_there_are_named(tmp_path: Path):
+def test_missing_folders_are_named(tmp_path: Path):
     with pytest.raises(MillError, match=r"has no folder images: it holds images and annotations"):
         _open(tmp_path)
     (tmp_path / "images").mkdir()
@@ -130,7 +130,7 @@ def test_a_damaged_image_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", ["https://host/train-{000..146}.tar", "shards/train-000.tar"])
-def test_data_without_labels_of_pixels_is_an_error(text: str):
+def test_data_without_pixel_labels_is_an_error(text: str):
     with pytest.raises(MillError, match=r"data\.train=.* has no pixel labels: name a folder"):
         open_splits("", text, text)
     with pytest.raises(MillError, match=r"there are no test images"):

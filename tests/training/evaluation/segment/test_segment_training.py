@@ -1,4 +1,4 @@
-"""Training of heads: what learns, at which rates, and an oracle that reaches 100 %."""
+"""Training of heads: trained parameters, their rates, and an oracle that reaches 100 %."""
 
 from __future__ import annotations
 

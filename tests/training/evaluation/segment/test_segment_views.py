@@ -64,7 +64,7 @@ def test_the_short_side_of_a_whole_view_is_the_size():
     assert whole.image.shape == (3, 20, 40) and whole.mask.shape == (20, 40)
 
 
-def test_crops_that_one_class_fills_are_drawn_again():
+def test_crops_that_one_class_fills_are_redrawn():
     mask = torch.zeros(64, 64, dtype=torch.uint8)
     mask[:, 48:] = 1
     both = Sample(tv_tensors.Image(mask.repeat(3, 1, 1)), tv_tensors.Mask(mask))
@@ -85,7 +85,7 @@ def test_what_lies_outside_the_image_is_ignored():
     assert colours_match(view).all()
 
 
-def test_distortion_changes_colours_alone_and_within_bounds():
+def test_distortion_only_changes_colours_and_within_bounds():
     grey = tv_tensors.Image(torch.full((3, 4, 4), 128, dtype=torch.uint8))
     means = [
         views.distort(grey, np.random.default_rng(seed)).float().mean().item() for seed in range(80)
