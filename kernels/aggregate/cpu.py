@@ -15,7 +15,7 @@ from patchmill.kernels.common.floats16 import as_numpy
 from patchmill.kernels.common.memory import allocate, can_stream
 from patchmill.kernels.common.parallel import parallel_ranges
 
-LEAST = 1 << 20  # elements that justify a thread: 0.2 ms of work, twice the time to wake one
+ELEMENTS_PER_THREAD = 1 << 20  # at least: 0.2 ms of work, twice the time to wake a thread
 NO_ORDER, NO_WEIGHTS = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
@@ -37,7 +37,7 @@ def mean(
         segment_means(*inputs, unit_rows, unit_mean, start, stop, *outputs)
 
     with announce_compilation():
-        parallel_ranges(work, segments, _least_segments(embeddings.numel(), segments))
+        parallel_ranges(work, segments, _min_segments(embeddings.numel(), segments))
     return means, totals, lengths
 
 
@@ -72,7 +72,7 @@ def mean_backward(
         segment_backward(*inputs, unit_rows, stream, start, stop, *outputs)
 
     with announce_compilation():
-        parallel_ranges(work, segments, _least_segments(rows * d, segments))
+        parallel_ranges(work, segments, _min_segments(rows * d, segments))
     return grad_rows, grad_weights
 
 
@@ -85,6 +85,6 @@ def _weights_and_order(
     )
 
 
-def _least_segments(numbers: int, segments: int) -> int:
+def _min_segments(numbers: int, segments: int) -> int:
     """Fewest segments worth a thread of their own."""
-    return max(1, LEAST * segments // max(1, numbers))
+    return max(1, ELEMENTS_PER_THREAD * segments // max(1, numbers))

@@ -1,7 +1,7 @@
 """GPU backend of aggregation: each segment's rows are split evenly over programs (split-K).
 
 There are enough splits to keep the GPU busy; they are reduced in order, so two runs on the same GPU
-model are bit-identical. Extra memory: 4 d bytes per split, with about SPLITS_EACH splits per
+model are bit-identical. Extra memory: 4 d bytes per split, with about SPLITS_PER_SM splits per
 multiprocessor, or none if the segments alone are enough.
 """
 
@@ -15,8 +15,8 @@ import triton
 from patchmill.kernels.aggregate import gpu_kernels as kernels
 from patchmill.kernels.common.dispatch import device_guard, multiprocessors
 
-SPLITS_EACH = 8  # splits resident on a multiprocessor
-LEAST = 4  # tiles of rows that justify a split
+SPLITS_PER_SM = 8  # splits resident on a multiprocessor
+MIN_TILES_PER_SPLIT = 4  # tiles of rows that justify a split
 MAX_D = 32768  # elements of a row: 32 for each of 1024 threads
 INTERPRETED_MULTIPROCESSORS = 1
 
@@ -48,8 +48,8 @@ def stages(d: int) -> int:
 def split_count(segments: int, rows: int, d: int, device: torch.device) -> int:
     """Number of splits per segment, for segments of about equal size."""
     processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
-    wanted = triton.cdiv(SPLITS_EACH * processors, max(segments, 1))
-    most = rows // max(segments, 1) // (LEAST * tile(d).rows)
+    wanted = triton.cdiv(SPLITS_PER_SM * processors, max(segments, 1))
+    most = rows // max(segments, 1) // (MIN_TILES_PER_SPLIT * tile(d).rows)
     return max(1, min(wanted, most))
 
 

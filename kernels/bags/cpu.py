@@ -16,7 +16,7 @@ from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.kernels.common.parallel import parallel_ranges
 
 CONVERTED = 1 << 20  # elements converted at a time: 4 MB of float32
-LEAST = 1 << 15  # elements that justify a thread
+ELEMENTS_PER_THREAD = 1 << 15  # at least
 
 
 def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
@@ -71,4 +71,4 @@ def _flat_and_strides(rows: torch.Tensor) -> tuple[np.ndarray, int, int]:
 def _run(loop: functools.partial[None], rows: torch.Tensor) -> None:
     views, bags, d = rows.shape
     with announce_compilation():
-        parallel_ranges(loop, bags, max(1, LEAST // (views * d)))
+        parallel_ranges(loop, bags, max(1, ELEMENTS_PER_THREAD // (views * d)))

@@ -1,7 +1,8 @@
 """GPU backend of the bag loss: one program per bag or, if bags are few, several (split-K).
 
 Splits are reduced in a fixed order: two runs on the same GPU model are bit-identical. Extra memory:
-8 d bytes per bag and, if bags are few, per program, with PROGRAMS_EACH programs per multiprocessor.
+8 d bytes per bag and, if bags are few, per program, with PROGRAMS_PER_SM programs on each
+multiprocessor.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import triton
 
 from patchmill.kernels.bags import gpu_kernels as kernels
 from patchmill.kernels.common.dispatch import (
-    LEAST_SHARED,
+    MIN_SHARED,
     device_guard,
     multiprocessors,
     shared_memory,
 )
 
-PROGRAMS_EACH = 4  # per multiprocessor
-LEAST_SPLIT = 16  # rows of a split: more is read than the 8 d bytes that are written for it
+PROGRAMS_PER_SM = 4  # per multiprocessor
+MIN_SPLIT_ROWS = 16  # rows of a split: more is read than the 8 d bytes that are written for it
 TILE = 4096  # elements
 SCRATCH = 1024  # bytes of shared memory for sums over warps
 INTERPRETED_MULTIPROCESSORS = 4
@@ -49,7 +50,7 @@ def stages(block: Blocks, dtype: torch.dtype, shared: int) -> int:
 def split_rows(views: int, bags: int, least: int, device: torch.device) -> int:
     """Rows per program: a whole bag, or fewer if there are too few bags to fill the GPU."""
     processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
-    each = max(1, PROGRAMS_EACH * processors // bags)
+    each = max(1, PROGRAMS_PER_SM * processors // bags)
     return min(views, max(least, -(-views // each)))
 
 
@@ -61,7 +62,7 @@ def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
     losses = torch.empty(bags, dtype=torch.float32, device=z.device)
     scale, save = -1 / (views * bags), len(saved) > 0
     shape = {"D": d, "BLOCK_D": block_d, "num_warps": num_warps, **COMPILER}
-    split_size = split_rows(views, bags, LEAST_SPLIT, z.device)
+    split_size = split_rows(views, bags, MIN_SPLIT_ROWS, z.device)
     splits = -(-views // split_size)
     with device_guard(z):
         if splits == 1:
@@ -98,4 +99,4 @@ def bag_loss_backward(
 
 
 def _stages(block: Blocks, z: torch.Tensor) -> int:
-    return stages(block, z.dtype, shared_memory(z.device, LEAST_SHARED))
+    return stages(block, z.dtype, shared_memory(z.device, MIN_SHARED))

@@ -14,7 +14,7 @@ from patchmill.kernels import compiled_code
 # Triton executes the code in its cache.
 compiled_code.keep_private(compiled_code.TRITON, compiled_code.triton_default())
 
-LEAST_SHARED = 99 << 10  # bytes: minimum among GPUs that Triton supports (sm_86, sm_89, sm_120)
+MIN_SHARED = 99 << 10  # bytes: minimum among GPUs that Triton supports (sm_86, sm_89, sm_120)
 
 
 def backend(package: str, tensor: torch.Tensor) -> ModuleType:
@@ -42,7 +42,7 @@ def shared_memory(device: torch.device, interpreted: int) -> int:
     if device.type != "cuda":
         return interpreted
     properties = torch.cuda.get_device_properties(device)
-    return getattr(properties, "shared_memory_per_block_optin", LEAST_SHARED)
+    return getattr(properties, "shared_memory_per_block_optin", MIN_SHARED)
 
 
 def contiguous(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -20,13 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 
-def parallel_ranges(work: Callable[[int, int], object], count: int, least: int = 1) -> None:
-    """Call `work(start, stop)` for ranges that cover [0, count), each at least `least` long.
+def parallel_ranges(work: Callable[[int, int], object], count: int, min_length: int = 1) -> None:
+    """Call `work(start, stop)` for ranges that cover [0, count), each at least `min_length` long.
 
     The split depends on the number of threads. For results that do not, an item's result must not
     depend on its range.
     """
-    threads = max(1, min(torch.get_num_threads(), count // max(least, 1)))
+    threads = max(1, min(torch.get_num_threads(), count // max(min_length, 1)))
     bounds = [count * i // threads for i in range(threads + 1)]
     first, *rest = itertools.pairwise(bounds)
     futures = [_pool(os.getpid()).submit(work, *limits) for limits in rest]

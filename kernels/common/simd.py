@@ -88,7 +88,7 @@ def load(typing: Any, array: Any, offset: Any, like: Any) -> Any:
 
 
 @intrinsic
-def load_apart(typing: Any, array: Any, offset: Any, like: Any) -> Any:
+def load_deinterleaved(typing: Any, array: Any, offset: Any, like: Any) -> Any:
     """32 bytes of a flat array as lanes of `like`'s type: the even ones, then the odd ones.
 
     int16 lanes hold (byte - 128) << 8, which takes three instructions per 32 bytes; lanes in byte

@@ -21,7 +21,7 @@ C2, C3, C4, C5, C6, C7 = map(
     np.float32, (5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3,
                  1.3981999507e-3, 1.9875691500e-4),
 )  # fmt: skip
-BIAS, MANTISSA, LEAST = np.int32(127), np.int32(23), np.float32(-127)
+BIAS, MANTISSA, MIN_EXPONENT = np.int32(127), np.int32(23), np.float32(-127)
 
 
 @jit_ieee
@@ -75,7 +75,7 @@ def softmax_weights(
 def exponential(x):  # type: ignore[no-untyped-def]
     """exp(x) to 2 units in the last place (Cephes' expf); 0 where it would be below 1e-38."""
     n = np.floor(x * LOG2_E + HALF)
-    n = n if n > LEAST else LEAST  # also if x is NaN, which cannot become an integer
+    n = n if n > MIN_EXPONENT else MIN_EXPONENT  # also if x is NaN, which cannot become an integer
     r = (x - n * LN2_HIGH) - n * LN2_LOW
     p = ((((C7 * r + C6) * r + C5) * r + C4) * r + C3) * r + C2
     power = np.int32((np.int32(n) + BIAS) << MANTISSA).view(np.float32)

@@ -5,8 +5,8 @@ one pass over the keys computes the loss and its gradient w.r.t. the queries; be
 gradient takes a second pass. Two runs on the same GPU model are bit-identical.
 
 Extra memory: per split, 4 bytes for each element of the queries and of those keys that require a
-gradient; keys are split only until there are BLOCKS_EACH blocks per multiprocessor, which is 17 MB
-on an H100 with 128 elements per row.
+gradient; keys are split only until there are BLOCKS_PER_SM blocks per multiprocessor, which is
+17 MB on an H100 with 128 elements per row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from patchmill.kernels.contrast import gpu_kernels as kernels
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
 
 LOG2_E = 1.4426950408889634
-BLOCKS_EACH = 2  # per multiprocessor, at most: as many as are resident together
+BLOCKS_PER_SM = 2  # per multiprocessor, at most: as many as are resident together
 INTERPRETED_MULTIPROCESSORS = 4
 MAX_FUSED = 256  # elements of a row whose gradient is accumulated in registers
 PRECISION = "tf32x3"  # three TF32 products for one in float32: nearly all of its digits
@@ -238,7 +238,7 @@ def _reduce_grad_keys(
 def split_layout(count: int, rows: int, sizes: Blocks, device: torch.device) -> tuple[int, int]:
     """Columns per split, in whole blocks, and number of splits: one wave of blocks."""
     processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
-    wanted = BLOCKS_EACH * processors // triton.cdiv(rows, sizes.m)
+    wanted = BLOCKS_PER_SM * processors // triton.cdiv(rows, sizes.m)
     split_size = triton.cdiv(triton.cdiv(count, max(wanted, 1)), sizes.n) * sizes.n
     return split_size, triton.cdiv(count, split_size)
 

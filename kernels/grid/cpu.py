@@ -18,7 +18,7 @@ from patchmill.kernels.common.parallel import parallel_ranges
 from patchmill.kernels.grid.cpu_loops import fold_planes, unfold_planes
 from patchmill.kernels.grid.windows import count_windows, window_corners, windows_along
 
-LEAST = 1 << 18  # elements that justify a thread: 0.1 ms, about the time it takes to wake one
+ELEMENTS_PER_THREAD = 1 << 18  # at least: 0.1 ms of work, about the time to wake a thread
 
 PerChannel = Sequence[float] | None
 
@@ -84,7 +84,7 @@ def _unfold_stacks(
             unfold_planes(*sources[i], means, stds, stream, low, high, stack_patches)
 
     with announce_compilation():
-        parallel_ranges(work, planes, _least_planes(out, planes))
+        parallel_ranges(work, planes, _min_planes(out, planes))
     return out
 
 
@@ -107,7 +107,7 @@ def fold(
         fold_planes(grads, stride, stds, start, stop, images)
 
     with announce_compilation():
-        parallel_ranges(work, b * c, _least_planes(grad_patches, b * c))
+        parallel_ranges(work, b * c, _min_planes(grad_patches, b * c))
     return out
 
 
@@ -115,6 +115,6 @@ def _by_channel(values: PerChannel, channels: int, default: float) -> np.ndarray
     return np.array([default] * channels if values is None else values, np.float32)
 
 
-def _least_planes(patches: torch.Tensor, planes: int) -> int:
+def _min_planes(patches: torch.Tensor, planes: int) -> int:
     """Fewest planes worth a thread of their own."""
-    return max(1, LEAST * planes // patches.numel())
+    return max(1, ELEMENTS_PER_THREAD * planes // patches.numel())

@@ -20,7 +20,7 @@ from patchmill.kernels.matching import cpu_loops as loops
 from patchmill.kernels.matching.saved import Saved
 
 ROWS = 256  # tokens of a in a block of products
-NUMBERS = 1 << 16  # elements of a block, at most
+BLOCK_ELEMENTS = 1 << 16  # elements of a block, at most
 PAIRS = 8  # pairs of a block, at most
 CONVERTED = 1 << 16  # elements of maps that a thread converts to float32 at a time
 
@@ -95,8 +95,8 @@ def search(
     check_range(b_index, len(b), "second")
     best = Best(*empty_best(len(a_index), a.shape[1]), *empty_best(len(b_index), b.shape[1]))
     rows = min(a.shape[1], ROWS)
-    columns = min(b.shape[1], NUMBERS // rows)
-    most_pairs = max(1, min(PAIRS, NUMBERS // (rows * columns)))
+    columns = min(b.shape[1], BLOCK_ELEMENTS // rows)
+    most_pairs = max(1, min(PAIRS, BLOCK_ELEMENTS // (rows * columns)))
     runs = list(pair_runs(a_index, b_index, most_pairs))
 
     def work(task: int) -> None:

@@ -83,7 +83,7 @@ def _run(plan: Plan, settings: Any) -> list[Result]:
 def _show_plan(plan: Plan) -> None:
     for check in plan.checks:
         lacking = check.lacks()
-        about = f"skipped: needs {lacking}" if lacking else f"{check.estimate(plan.form):6,.0f} s"
+        about = f"left out: needs {lacking}" if lacking else f"{check.estimate(plan.form):6,.0f} s"
         print(f"{check.name:<28} {check.tries(plan.form):>9,} tries  {about}")
     seconds = sum(check.estimate(plan.form) for check in plan.checks if not check.lacks())
     print(f"about {seconds / 60 / plan.jobs:.0f} minutes, {plan.jobs} at a time")

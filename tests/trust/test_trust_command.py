@@ -74,7 +74,7 @@ def test_results_are_written_shown_and_not_run_twice(
 
 
 @pytest.mark.usefixtures("planted")
-def test_the_plan_and_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_and_mistakes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     command.main(["--dry-run", "--form", "long", "--jobs", "1"])
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[:2]] == [
         ["even", "6"],

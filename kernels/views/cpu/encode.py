@@ -64,7 +64,7 @@ def encode_view(planes, transposed, row, slot, half, channels_last, out, at, scr
     block_pitch, block_plane = pitch + LANES, BLOCK * (pitch + LANES)
     for y in range(0, size, BLOCK if transposed else size):
         if transposed:
-            turn_upright(planes, size, y, block, block_pitch, block_plane)
+            transpose_back(planes, size, y, block, block_pitch, block_plane)
         encode_rows(
             block if transposed else planes, block_pitch if transposed else pitch,
             block_plane if transposed else plane, y, min(y + BLOCK, size) if transposed else size,
@@ -73,7 +73,7 @@ def encode_view(planes, transposed, row, slot, half, channels_last, out, at, scr
 
 
 @jit_ieee
-def turn_upright(planes, size, y, block, block_pitch, block_plane):
+def transpose_back(planes, size, y, block, block_pitch, block_plane):
     """Copy rows y to y + BLOCK - 1 of the view, which are columns of the planes, to `block`."""
     pitch = plane_pitch(size)
     for channel in range(3):

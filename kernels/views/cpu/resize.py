@@ -27,7 +27,7 @@ from patchmill.kernels.common.simd import (
     LANES,
     clamp,
     load,
-    load_apart,
+    load_deinterleaved,
     multiply_add,
     prefetch,
     shift_left,
@@ -230,13 +230,13 @@ def filter_rows(
 
 @jit_ieee
 def widen(pixels, start, pitch, rows, block):
-    """Copy CHUNK bytes of each row to lanes of the block, in the order of `load_apart`."""
+    """Copy CHUNK bytes of each row to lanes of the block, in the order of `load_deinterleaved`."""
     like = splat(block.dtype.type(0))
     for y in range(rows):
         at, to = start + y * pitch, y * CHUNK
         prefetch(pixels, at + 2 * CHUNK)
         for x in range(0, CHUNK, LANES):
-            store(block, to + x, load_apart(pixels, at + x, like))
+            store(block, to + x, load_deinterleaved(pixels, at + x, like))
 
 
 @jit_ieee

@@ -52,7 +52,7 @@ def test_16_bit_dtypes(shape: tuple[int, ...], dtype: torch.dtype):
 def test_which_bags_are_split():
     device = torch.device("cpu")
     split_sizes = [
-        gpu.split_rows(views, bags, gpu.LEAST_SPLIT, device) for views, bags, _ in SHAPES
+        gpu.split_rows(views, bags, gpu.MIN_SPLIT_ROWS, device) for views, bags, _ in SHAPES
     ]
     whole = [size == views for size, (views, _, _) in zip(split_sizes, SHAPES, strict=True)]
     assert whole == [True] * 5 + [False] * 2

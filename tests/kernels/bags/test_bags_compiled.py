@@ -22,10 +22,10 @@ from helpers_compile import ARCHITECTURES, resource_usage
 
 from patchmill.kernels.bags import MAX_GPU_D, gpu
 from patchmill.kernels.bags import gpu_kernels as kernels
-from patchmill.kernels.common.dispatch import LEAST_SHARED
+from patchmill.kernels.common.dispatch import MIN_SHARED
 
 SHARED = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}  # bytes per multiprocessor
-OF_A_PROGRAM = {80: 163 << 10, 89: LEAST_SHARED, 90: 227 << 10, 100: 227 << 10}  # bytes, at most
+OF_A_PROGRAM = {80: 163 << 10, 89: MIN_SHARED, 90: 227 << 10, 100: 227 << 10}  # bytes, at most
 REGISTERS = 65536  # per multiprocessor
 LEAST_WARPS = 16
 NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

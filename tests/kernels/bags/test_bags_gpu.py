@@ -135,7 +135,7 @@ def test_memory_of_a_step(views: int):
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     bags.bag_loss(z).backward()
-    programs = max(count, gpu.PROGRAMS_EACH * multiprocessors(z.device, 0))
+    programs = max(count, gpu.PROGRAMS_PER_SM * multiprocessors(z.device, 0))
     vectors = (programs + count) * 8 * d if views > operators.RECOMPUTE_VIEWS else 0
     numbers = z.numel() * z.element_size()
     assert torch.cuda.max_memory_allocated() - before <= numbers + vectors + (1 << 20)

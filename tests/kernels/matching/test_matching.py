@@ -130,7 +130,7 @@ def test_lowest_of_equals_are_kept(keep: int):
 def test_equals_in_other_blocks(monkeypatch: pytest.MonkeyPatch):
     """For any number of blocks of products, lanes and blocks agree on the lowest index."""
     monkeypatch.setattr(cpu, "ROWS", 3)
-    monkeypatch.setattr(cpu, "NUMBERS", 3 * 70)
+    monkeypatch.setattr(cpu, "BLOCK_ELEMENTS", 3 * 70)
     a, b = torch.eye(4)[[3, 0, 1, 0, 1, 0, 2]], torch.eye(4)[torch.arange(200) % 2]
     found = matching.best_matches(a[None], b[None])
     assert found.index_a[0].tolist() == [0, 0, 1, 0, 1, 0, 0]
@@ -258,7 +258,7 @@ def test_products_are_in_memory_block_by_block(monkeypatch: pytest.MonkeyPatch):
     for tokens in ((1100, 1300), (1, 600_000), (50_000, 1), (10, 10)):
         a, b, *pairs = Case((2, 2), tokens, 2, 5).make(torch.float32)
         matching.best_matches(a, b, tuple(pairs))
-    assert max(sizes) <= cpu.NUMBERS and sum(sizes) == 5 * (1100 * 1300 + 650_000 + 100)
+    assert max(sizes) <= cpu.BLOCK_ELEMENTS and sum(sizes) == 5 * (1100 * 1300 + 650_000 + 100)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -64,7 +64,7 @@ def _undisturbed(work: Work, root: Path) -> Undisturbed:
     folder = _empty(root)
     ended = disk_faults.run(disk_work.in_folder(work, folder))
     if ended.failed:
-        raise RuntimeError(f"{work.name} fails without a fault: {ended.told}")
+        raise RuntimeError(f"{work.name} fails without a fault: {ended.output}")
     blocks = sum(path.stat().st_blocks for path in folder.rglob("*"))
     pages = blocks * 512 // small_disk.PAGE
     return Undisturbed(work, ended.calls, disk_faults.listed(folder), pages)
@@ -87,21 +87,21 @@ def _faulty(one: Undisturbed, fault: str, at: int, folder: Path) -> str:
 def _problem(one: Undisturbed, fault: str, ended: Ended, folder: Path) -> str:
     """Problem with how disturbed work ended, or with what it left."""
     if fault == KILL and not ended.killed and ended.failed:
-        return f"it failed before it was killed: {ended.told}"
-    if fault == FULL and ended.failed and not _says_full(ended.told):
-        return f"no one-line error about the full disk: {ended.told}"
-    told = _judged(one, folder, whole=False)
-    return "" if fault == FULL and _says_full(told) else told  # the disk is still full
+        return f"it failed before it was killed: {ended.output}"
+    if fault == FULL and ended.failed and not _says_full(ended.output):
+        return f"no one-line error about the full disk: {ended.output}"
+    problem = _judged(one, folder, whole=False)
+    return "" if fault == FULL and _says_full(problem) else problem  # the disk is still full
 
 
-def _says_full(told: str) -> bool:
-    return "\n" not in told and os.strerror(28) in told
+def _says_full(output: str) -> bool:
+    return "\n" not in output and os.strerror(28) in output
 
 
 def _go_on(one: Undisturbed, folder: Path) -> str:
     ended = disk_faults.run(disk_work.in_folder(one.work, folder))
-    if ended.failed or ended.told:
-        return f"it does not continue: {ended.told}"
+    if ended.failed or ended.output:
+        return f"it does not continue: {ended.output}"
     return _judged(one, folder, whole=True)
 
 
@@ -110,7 +110,7 @@ def _judged(one: Undisturbed, folder: Path, whole: bool) -> str:
     place = folder.with_name("judged")  # with its own indexes
     ended = disk_faults.run(lambda: one.work.judge(folder, one.files, whole), cache=place)
     when = "in the end" if whole else "after the fault"
-    return f"{when}: {ended.told}" if ended.told else ""
+    return f"{when}: {ended.output}" if ended.output else ""
 
 
 # ------------------------------------------------------------------------------------- small disks

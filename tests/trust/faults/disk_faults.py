@@ -28,7 +28,7 @@ class Ended:
     """Outcome of a child's work."""
 
     killed: bool
-    told: str  # its last output: an error message, or the result
+    output: str  # its last output: an error message, or the result
     failed: bool  # with an error
     calls: int  # to the disk
 
@@ -55,14 +55,14 @@ class Child:
         at: int = 1 << 60,
         cache: Path | None = None,
     ) -> None:
-        self._at, self._said = at, os.memfd_create("stderr")
+        self._at, self._stderr = at, os.memfd_create("stderr")
         self._reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._reading)
             if cache is not None:
                 os.environ["PATCHMILL_CACHE"] = str(cache)
-            _work_in_child(work, fault, at, writing, self._said)
+            _work_in_child(work, fault, at, writing, self._stderr)
         os.close(writing)
 
     def end(self) -> Ended:
@@ -70,19 +70,19 @@ class Child:
         alarm = threading.Timer(_PATIENCE, os.kill, (self.pid, signal.SIGABRT))
         alarm.start()
         with open(self._reading, encoding="utf-8", errors="replace") as file:
-            words = file.read()
+            answer = file.read()
         status = os.waitpid(self.pid, 0)[1]
         alarm.cancel()
         alarm.join()
-        said = os.pread(self._said, 1 << 20, 0).decode(errors="replace")[-1500:]
-        os.close(self._said)
+        errors = os.pread(self._stderr, 1 << 20, 0).decode(errors="replace")[-1500:]
+        os.close(self._stderr)
         if os.WIFSIGNALED(status):
             killed = os.WTERMSIG(status) == signal.SIGKILL
-            return Ended(killed, f"signal {os.WTERMSIG(status)}\n{said}", not killed, self._at)
-        if not words:
-            return Ended(False, f"status {os.WEXITSTATUS(status)}\n{said}", True, self._at)
-        calls, _, told = words.partition("\n")
-        return Ended(False, told, os.WEXITSTATUS(status) != 0, int(calls))
+            return Ended(killed, f"signal {os.WTERMSIG(status)}\n{errors}", not killed, self._at)
+        if not answer:
+            return Ended(False, f"status {os.WEXITSTATUS(status)}\n{errors}", True, self._at)
+        calls, _, output = answer.partition("\n")
+        return Ended(False, output, os.WEXITSTATUS(status) != 0, int(calls))
 
 
 def _work_in_child(work: Callable[[], str], fault: str, at: int, pipe: int, errors: int) -> None:
@@ -93,15 +93,15 @@ def _work_in_child(work: Callable[[], str], fault: str, at: int, pipe: int, erro
     counter = _Counter(fault, at)
     try:
         _put_in(counter)
-        told = work()
+        output = work()
         status = 0
     except MillError as error:
-        told = str(error)
+        output = str(error)
     except BaseException:
-        told = traceback.format_exc()
+        output = traceback.format_exc()
     sys.stdout.flush()
     counter.fault = ""
-    write(pipe, f"{counter.calls}\n{told}".encode(errors="replace")[:60_000])
+    write(pipe, f"{counter.calls}\n{output}".encode(errors="replace")[:60_000])
     os._exit(status)
 
 

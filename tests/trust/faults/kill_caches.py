@@ -105,7 +105,7 @@ def _undisturbed(task: Task, data: Path, kind: str, size: str) -> tuple[int, flo
     work, began = Loading(data, *_place(task, kind, size)), time.monotonic()
     ended = disk_faults.run(work.go_on)
     if ended.failed or (problem := _judge(work) or _left_over(work)):
-        raise RuntimeError(f"{work.cache} fails without a kill: {ended.told or problem}")
+        raise RuntimeError(f"{work.cache} fails without a kill: {ended.output or problem}")
     return ended.calls, time.monotonic() - began
 
 
@@ -140,7 +140,7 @@ def _finish(work: Loading) -> str:
 def _problem(ended: list[Ended], victims: set[int]) -> str:
     for number, one in enumerate(ended):
         if one.failed or (one.killed and number not in victims):
-            return f"loader {number} ended with: {one.told}"
+            return f"loader {number} ended with: {one.output}"
     return ""
 
 
@@ -159,7 +159,7 @@ def _judge(work: Loading) -> str:
         if taken > -(-most // records.PAGE) * records.PAGE:
             return f"{path.name} takes {taken} bytes, more than {most}"
     if work.cache.startswith("disk"):
-        return disk_faults.run(partial(_judge_images, work), cache=work.folder / "home").told
+        return disk_faults.run(partial(_judge_images, work), cache=work.folder / "home").output
     return ""
 
 

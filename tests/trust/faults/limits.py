@@ -48,6 +48,6 @@ def peak() -> int:
     return used()["VmPeak"]
 
 
-def is_native(told: str) -> bool:
+def is_native(output: str) -> bool:
     """Check if a C library ended the process with an out-of-memory message."""
-    return any(words in told for words in NATIVE)
+    return any(message in output for message in NATIVE)

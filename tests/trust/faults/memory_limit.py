@@ -75,18 +75,18 @@ def run(task: Task) -> Outcome:
 def _try(outcome: Outcome, work: Work, folder: Path, limit: str, size: int) -> str:
     """Do the work under a limit, then without; return the problem with how either ends."""
     ended = disk_faults.run(lambda: _limited(limit, size, lambda: work.do(folder)))
-    native = ended.failed and limits.is_native(ended.told)
+    native = ended.failed and limits.is_native(ended.output)
     outcome.ends["a C library" if native else "one sentence" if ended.failed else "done"] += 1
-    if ended.failed and not native and ("\n" in ended.told or not _says_memory(ended.told)):
-        return f"no one-line error about lack of memory: {ended.told}"
-    if not ended.failed and ended.told:
-        return f"it ends with {ended.told}"
+    if ended.failed and not native and ("\n" in ended.output or not _says_memory(ended.output)):
+        return f"no one-line error about lack of memory: {ended.output}"
+    if not ended.failed and ended.output:
+        return f"it ends with {ended.output}"
     ended = disk_faults.run(lambda: work.do(folder))
-    return f"it does not continue without the limit: {ended.told}" if ended.told else ""
+    return f"it does not continue without the limit: {ended.output}" if ended.output else ""
 
 
-def _says_memory(told: str) -> bool:
-    return any(word in told for word in ("memory", "thread"))
+def _says_memory(output: str) -> bool:
+    return any(word in output for word in ("memory", "thread"))
 
 
 def _limited(limit: str, size: int, work: Callable[[], str]) -> str:
@@ -104,8 +104,8 @@ def _measure(work: Work, folder: Path) -> int:
 
     ended = disk_faults.run(measured)
     if ended.failed:
-        raise RuntimeError(f"{work.name} fails without a limit: {ended.told}")
-    return int(ended.told)
+        raise RuntimeError(f"{work.name} fails without a limit: {ended.output}")
+    return int(ended.output)
 
 
 def _empty(task: Task) -> Path:

@@ -36,7 +36,7 @@ def run(
         _mount(folder, enough, _REMOUNT)
         return problem or on_enough()
 
-    return disk_faults.run(work).told
+    return disk_faults.run(work).output
 
 
 def _unshare() -> None:

@@ -118,9 +118,9 @@ def _without_room(runs: Runs, task: Task, index: int, whole: Undisturbed, out: P
     ended = runs.train(out, fault, _moment(index, task, whole))
     if "Traceback" in ended.err or ended.code not in (0, 1):
         return f"it ends with {ended.code}: {ended.err[-1500:]}"
-    told = ended.err.splitlines()[-1] if ended.code else ""
-    if ended.code and not (told.startswith("error: ") and "the disk is full" in told):
-        return f"the error does not mention the full disk: {told}"
+    last = ended.err.splitlines()[-1] if ended.code else ""
+    if ended.code and not (last.startswith("error: ") and "the disk is full" in last):
+        return f"the error does not mention the full disk: {last}"
     return ""
 
 
@@ -134,12 +134,12 @@ def _with_little_memory(
     if ended.code == -signal.SIGABRT and STARTING.search(ended.err):
         ends["Python waits for a thread"] += 1
         return ""
-    told = ended.err.splitlines()[-1] if ended.code else ""
-    native = bool(ended.code) and limits.is_native(told)
+    last = ended.err.splitlines()[-1] if ended.code else ""
+    native = bool(ended.code) and limits.is_native(last)
     ends["a C library" if native else "one sentence" if ended.code else "done"] += 1
     if native:
         return ""
-    plain = told.startswith("error: ") and ("memory" in told or "thread" in told)
+    plain = last.startswith("error: ") and ("memory" in last or "thread" in last)
     if "Traceback" in ended.err or ended.code not in (0, 1) or (ended.code and not plain):
         return f"with {size >> 10:,} KiB it ends with {ended.code}: {ended.err[-1500:]}"
     return ""

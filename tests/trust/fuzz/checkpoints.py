@@ -76,9 +76,9 @@ def _tried(folder: Path, last: Path) -> tuple[str, str]:
     try:
         checkpoint.load(last)
     except MillError as error:
-        told = str(error)
-        well = "\n" not in told and "weights_only" not in told
-        return "the one before", "" if well else f"a bad error message: {told[:200]}"
+        text = str(error)
+        well = "\n" not in text and "weights_only" not in text
+        return "the one before", "" if well else f"a bad error message: {text[:200]}"
     except Exception as error:
         return "", f"{type(error).__name__} when named explicitly ({str(error)[:200]})"
     return "", "it is loaded when named explicitly, but skipped otherwise"

@@ -48,18 +48,18 @@ ODD_WORDS = (
 )
 
 
-def tried(outcome: Outcome, do: Callable[[], object], told: str) -> None:
-    """Count a try: passed if it returns or ends in one sentence; `told` names the input."""
+def tried(outcome: Outcome, do: Callable[[], object], label: str) -> None:
+    """Count a try: passed if it returns or ends in one sentence; `label` names the input."""
     try:
         do()
     except MillError as error:
         outcome.tried("one sentence")
         text = str(error)
         if "\n" in text or len(text) > 1500 or "Traceback" in text or not text:
-            outcome.failed(f"a bad error message: {printable(text[:200])}: {told}")
+            outcome.failed(f"a bad error message: {printable(text[:200])}: {label}")
     except Exception as error:
         outcome.tried()
-        outcome.failed(f"{type(error).__name__} ({printable(str(error)[:160])}): {told}")
+        outcome.failed(f"{type(error).__name__} ({printable(str(error)[:160])}): {label}")
     else:
         outcome.tried("made")
 
