@@ -50,8 +50,8 @@ def mean_backward(
     order: torch.Tensor | None,
     rows: int,
     unit_rows: bool,
-    by_rows: bool,
-    by_weights: bool,
+    need_rows: bool,
+    need_weights: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients w.r.t. rows [P, d], like embeddings, and weights [P] float32; empty unless wanted.
 
@@ -59,8 +59,8 @@ def mean_backward(
     dot product with the mean.
     """
     segments, d = grad_sums.shape
-    grad_rows = allocate((rows if by_rows else 0, d), embeddings.dtype)
-    grad_weights = torch.empty(rows if by_weights else 0)
+    grad_rows = allocate((rows if need_rows else 0, d), embeddings.dtype)
+    grad_weights = torch.empty(rows if need_weights else 0)
     inputs = (
         grad_sums.numpy(), grad_dot_mean.numpy(), as_numpy(embeddings),
         *_weights_and_order(weights, order), offsets.numpy(),

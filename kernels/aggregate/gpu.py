@@ -96,19 +96,19 @@ def mean_backward(
     order: torch.Tensor | None,
     rows: int,
     unit_rows: bool,
-    by_rows: bool,
-    by_weights: bool,
+    need_rows: bool,
+    need_weights: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients w.r.t. rows and weights; same contract as `cpu.mean_backward`."""
     segments, d = grad_sums.shape
-    grad_rows = embeddings.new_empty((rows if by_rows else 0, d))
-    grad_weights = grad_sums.new_empty(rows if by_weights else 0)
+    grad_rows = embeddings.new_empty((rows if need_rows else 0, d))
+    grad_weights = grad_sums.new_empty(rows if need_weights else 0)
     block, splits = tile(d), split_count(segments, rows, d, grad_sums.device)
-    if segments and (by_rows or by_weights):
+    if segments and (need_rows or need_weights):
         with device_guard(grad_sums):
             kernels.backward_split[(segments * splits,)](
                 grad_sums, grad_dot_mean, embeddings, weights, offsets, order,
-                grad_rows if by_rows else None, grad_weights if by_weights else None, splits,
+                grad_rows if need_rows else None, grad_weights if need_weights else None, splits,
                 D=d, BLOCK_D=block.d, BLOCK_ROWS=block.rows, STAGES=stages(d), UNIT_ROWS=unit_rows,
                 num_warps=block.num_warps,
             )  # fmt: skip

@@ -45,16 +45,16 @@ def mean_backward(
     order: torch.Tensor | None,
     rows: int,
     unit_rows: bool,
-    by_rows: bool,
-    by_weights: bool,
+    need_rows: bool,
+    need_weights: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients w.r.t. `rows` embeddings and their weights; see `cpu.mean_backward`.
 
-    Embeddings are read only for `unit_rows` and `by_weights`; otherwise they may be empty.
+    Embeddings are read only for `unit_rows` and `need_weights`; otherwise they may be empty.
     """
     grads = backend(__package__, grad_sums).mean_backward(
         grad_sums.contiguous(), grad_dot_mean.contiguous(), embeddings.contiguous(),
-        weights, offsets, order, rows, unit_rows, by_rows, by_weights,
+        weights, offsets, order, rows, unit_rows, need_rows, need_weights,
     )  # fmt: skip
     return grads  # type: ignore[no-any-return]
 
@@ -69,11 +69,11 @@ def _(
     order: Any,
     rows: int,
     unit_rows: bool,
-    by_rows: bool,
-    by_weights: bool,
+    need_rows: bool,
+    need_weights: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    grad_rows = embeddings.new_empty((rows if by_rows else 0, grad_sums.shape[1]))
-    return grad_rows, grad_dot_mean.new_empty(rows if by_weights else 0)
+    grad_rows = embeddings.new_empty((rows if need_rows else 0, grad_sums.shape[1]))
+    return grad_rows, grad_dot_mean.new_empty(rows if need_weights else 0)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -88,7 +88,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
 
 
 def _backward(ctx: Any, grad_means: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
-    by_rows, by_weights = ctx.needs_input_grad[:2]
+    need_rows, need_weights = ctx.needs_input_grad[:2]
     if grad_means is None:
         return None, None, None, None, None, None
     embeddings, weights, offsets, order, means, totals, lengths = ctx.saved_tensors
@@ -97,13 +97,13 @@ def _backward(ctx: Any, grad_means: torch.Tensor | None, *_: Any) -> tuple[Any, 
         grad_sums = grad_sums - means * (means * grad_sums).sum(1, keepdim=True)
         factors = torch.where(lengths <= EPS, 0, factors / lengths)
     grad_sums, grad_dot_mean = grad_sums * factors[:, None], torch.zeros_like(totals)
-    if by_weights and not ctx.unit_mean:
+    if need_weights and not ctx.unit_mean:
         grad_dot_mean = (grad_sums * means).sum(1)
     grad_rows, grad_weights = mean_backward(
         grad_sums, grad_dot_mean, embeddings, weights, offsets, order,
-        ctx.rows, ctx.unit_rows, by_rows, by_weights,
+        ctx.rows, ctx.unit_rows, need_rows, need_weights,
     )  # fmt: skip
-    grads = grad_rows if by_rows else None, grad_weights if by_weights else None
+    grads = grad_rows if need_rows else None, grad_weights if need_weights else None
     return *grads, None, None, None, None
 
 

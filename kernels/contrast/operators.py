@@ -100,25 +100,25 @@ def _backward(ctx: Any, grad_loss: torch.Tensor | None, *_: Any) -> tuple[Any, .
         return None, None, None, *no_grads
     queries, batch_keys, queue, lse, grad_queries = ctx.saved_tensors
 
-    def by_keys(keys: torch.Tensor | None, are_batch_keys: bool) -> torch.Tensor:
+    def keys_grad(keys: torch.Tensor | None, are_batch_keys: bool) -> torch.Tensor:
         grad = backward_keys(grad_loss, queries, keys, lse, *ctx.settings, are_batch_keys)
         return grad  # type: ignore[no-any-return]
 
-    by_queries = by_batch_keys = by_queue = None
+    queries_grad = batch_keys_grad = queue_grad = None
     if needs_grad[0]:
         if len(grad_queries):  # computed in the forward pass
-            by_queries = (grad_queries * grad_loss).to(queries.dtype)
+            queries_grad = (grad_queries * grad_loss).to(queries.dtype)
         else:
-            by_queries = by_keys(None, True)
+            queries_grad = keys_grad(None, True)
     if needs_grad[1]:
         temperature, kind, *_ = ctx.settings
         if kind == QUEUE:
-            by_batch_keys = _grad_positives(grad_loss, queries, batch_keys, lse, temperature)
+            batch_keys_grad = _grad_positives(grad_loss, queries, batch_keys, lse, temperature)
         else:
-            by_batch_keys = by_keys(batch_keys, True)
+            batch_keys_grad = keys_grad(batch_keys, True)
     if needs_grad[2]:
-        by_queue = by_keys(queue, False)
-    return by_queries, by_batch_keys, by_queue, *no_grads
+        queue_grad = keys_grad(queue, False)
+    return queries_grad, batch_keys_grad, queue_grad, *no_grads
 
 
 def _grad_positives(

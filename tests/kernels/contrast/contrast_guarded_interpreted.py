@@ -58,7 +58,7 @@ def right(pairing: Pairing, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 def losses_and_gradients(pairing_and_keys: tuple[Pairing, int], d: int):
     pairing, keys = pairing_and_keys
     given_tensors = arguments(pairing, d, keys, torch.float32)
-    loss, by_queries, *by_keys = right(pairing, [it for it in given_tensors if it is not None])
+    loss, queries_grad, *keys_grads = right(pairing, [it for it in given_tensors if it is not None])
     settings = TEMPERATURE, pairing
     for at_end in ENDS:
         with (
@@ -77,9 +77,9 @@ def losses_and_gradients(pairing_and_keys: tuple[Pairing, int], d: int):
                 grads[1] = gpu.backward_keys(scale, queries, queue, lse, *settings, False)
         assert lse.isfinite().all()
         torch.testing.assert_close(found[0], loss, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(found[2] * SCALE, by_queries, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[2] * SCALE, queries_grad, rtol=1e-4, atol=1e-4)
         for which, grad in grads.items():
-            torch.testing.assert_close(grad, by_keys[which], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(grad, keys_grads[which], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("check", [losses_and_gradients])

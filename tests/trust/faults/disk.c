@@ -1,7 +1,7 @@
-/* Faults of a disk: preloaded, this fails or kills at the n-th operation on files of one folder.
+/* Disk faults: when preloaded, fails or kills at the n-th operation on files of one folder.
 
-   Operations that are counted: making a file, a folder or a link, writing, flushing, renaming and
-   removing. A process is armed by trust_arm(), and children inherit nothing but the library. */
+   Counted operations: creating a file, a folder or a link, writing, syncing, renaming and removing.
+   trust_arm() arms a process; children inherit only the library. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -22,7 +22,7 @@ static char folder[PATH_MAX];
 static int mode;
 static long at, done;
 
-/* Count operations on files in `path` from now on; the number `nth`, from 1, is the fault. */
+/* Count operations on files in `path` from now on; number `nth`, from 1, is the fault. */
 void trust_arm(const char *path, int what, long nth) {
     strncpy(folder, path, sizeof folder - 1);
     mode = what;
@@ -46,7 +46,7 @@ static int inside_fd(int fd) {
     return inside(path);
 }
 
-/* 0 to go on, 1 for the fault's own operation, 2 for those after it on a disk that stays full. */
+/* 0 to continue, 1 for the faulty operation itself, 2 for later ones on a disk that stays full. */
 static int fault(void) {
     long now = __atomic_add_fetch(&done, 1, __ATOMIC_RELAXED);
     if (mode == NOTHING || now < at) return 0;
@@ -56,12 +56,12 @@ static int fault(void) {
 
 static void die(void) { kill(getpid(), SIGKILL); }
 
-/* For operations that a full disk does not prevent. */
+/* Operations that succeed on a full disk. */
 static void passes(void) {
     if (fault() == 1 && mode == KILL) die();
 }
 
-/* True if the operation fails, for want of room. */
+/* True if the operation fails for lack of space. */
 static int fails(void) {
     int what = fault();
     if (!what) return 0;
@@ -106,7 +106,7 @@ OPEN(open64)
 OPENAT(openat)
 OPENAT(openat64)
 
-/* The fault itself writes a half, as a disk that fills or a kill in the middle does. */
+/* The faulty operation writes half, like a disk that fills up or a kill in the middle. */
 ssize_t write(int fd, const void *data, size_t size) {
     REAL(write);
     if (!inside_fd(fd)) return real(fd, data, size);
