@@ -20,7 +20,7 @@ def test_every_line_pins_one_version_of_one_package():
 
 
 @pytest.mark.parametrize("extra", ["", "dev"])
-def test_what_training_and_tests_need_is_pinned(extra: str):
+def test_requirements_of_training_and_tests_are_pinned(extra: str):
     needed = {canonicalize_name(requirement.name) for requirement in REQUIRED[extra]}
     assert needed <= set(PINNED)
 

@@ -40,7 +40,7 @@ def test_every_row_of_a_table_is_a_result(document: str, words: str, table: str)
     assert len(names) >= 2 and set(names) <= set(rows)
 
 
-def test_a_figure_that_is_another_is_written_anew():
+def test_changed_figures_are_rewritten():
     assert like("8.3 %", 0.0829) == "8.3 %"
     assert like("1,035 µs", 1035.3) == "1,035 µs"
     assert like("1.08 x", 1.0916) == "1.09 x"

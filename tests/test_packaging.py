@@ -95,7 +95,7 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile):
     assert files == modules | data_files | {"patchmill/py.typed"}
 
 
-def test_wheel_states_version_licence_and_what_it_needs(wheel: zipfile.ZipFile):
+def test_wheel_metadata_has_version_licence_and_requirements(wheel: zipfile.ZipFile):
     info = f"patchmill-{patchmill.__version__}.dist-info"
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert f"\nVersion: {patchmill.__version__}\n" in metadata
@@ -105,15 +105,13 @@ def test_wheel_states_version_licence_and_what_it_needs(wheel: zipfile.ZipFile):
     assert {"torch>=2.8", "numba>=0.61", "simplejpeg>=1.8"} <= needed
 
 
-def test_wheel_works_where_there_is_no_checkout(wheel: zipfile.ZipFile, tmp_path: Path):
+def test_wheel_works_without_a_checkout(wheel: zipfile.ZipFile, tmp_path: Path):
     wheel.extractall(tmp_path)
     where = run_python("from patchmill.loaders import recipe; print(recipe.__file__)", tmp_path)
     assert Path(where) == tmp_path / "patchmill" / "loaders" / "recipe.py"
 
 
-def test_the_wheel_installs_in_an_environment_of_its_own(
-    wheel: zipfile.ZipFile, tmp_path: Path
-) -> None:
+def test_the_wheel_installs_in_its_own_environment(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     """Install with pip, next to its dependencies; then the command and a loader work.
 
     The first start compiles, and logs it; the next one renders the same views with loaded code.

@@ -101,7 +101,7 @@ def test_a_browser_shows_it_and_searches_it(site: Path, tmp_path: Path):
         page.until(f"{SHADOWS}.some(it => it.textContent.includes('patchmill.loaders.loader'))")
 
 
-def test_versions_lie_side_by_side(tmp_path: Path):
+def test_versions_are_published_next_to_each_other(tmp_path: Path):
     settings = make_site.configure("0.10", tmp_path).read_text()
     assert "site_dir: site/0.10\n" in settings and yaml.safe_load(settings)["extra"]["version"]
     for version in ("0.9", "0.10", "0.9"):

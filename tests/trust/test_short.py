@@ -11,7 +11,7 @@ CHECKS = {name: check for name, check in suite.checks().items() if check.short}
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
-def test_no_harm_is_done(check: Check, tmp_path: Path) -> None:
+def test_short_form_is_sound(check: Check, tmp_path: Path) -> None:
     if lacking := check.lacks():
         pytest.skip(f"needs {lacking}")
     outcome = check.run(Task(check.name, check.short, tmp_path))

@@ -51,7 +51,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("planted")
-def test_results_are_written_shown_and_not_run_twice(
+def test_results_are_written_shown_and_reused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "all.json"), "--seed", "7"]
@@ -84,7 +84,7 @@ def test_the_plan_and_mistakes_are_shown(capsys: pytest.CaptureFixture[str]) -> 
         command.main(["--part", "odder"])
 
 
-def test_death_and_hanging_are_failures(tmp_path: Path) -> None:
+def test_crashes_and_hangs_are_failures(tmp_path: Path) -> None:
     log = tmp_path / "even.log"
     log.write_text("$ python\nat input 17\nFatal Python error: Bus error\n")
     for ended, state, why in (
@@ -104,7 +104,7 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
         next(runner.run(plan, True, lambda text: None))
 
 
-def test_a_group_ends_once_another_thread_says_so(tmp_path: Path) -> None:
+def test_a_process_group_ends_once_another_thread_stops_it(tmp_path: Path) -> None:
     stop = threading.Event()
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     found: list[process_group.Ended] = []

@@ -83,7 +83,7 @@ def render_pasted(image, mask, background, rows, slots, sample, half, channels_l
 def render_view(image, mask, background, row, slot, sample, half, channels_last, out, scratch):
     size = slot.size
     turns, flip = row.turns & 3, row.flip != 0
-    # All 8 orientations are free: reversed filter tables mirror the view; planes are transposed.
+    # All 8 poses are free: reversed filter tables mirror the view; planes are transposed.
     reverse_x = flip != (turns == 1 or turns == 2)
     reverse_y = turns >= 2
     raw, scratch_left = carve(scratch, 2 * 3 * size * plane_pitch(size))

@@ -80,7 +80,7 @@ def test_means_make_no_copy_of_the_embeddings():
     assert extra <= rows.nbytes + 6 * means + (1 << 20)
 
 
-def test_aggregator_as_on_the_cpu():
+def test_aggregator_matches_the_cpu():
     case = make([9, 0, 30], 65, torch.float32, False, True)
     here, there = Aggregator(3, 65, "each"), Aggregator(3, 65, "each", "cuda")
     for rows, index in zip(case.rows.split(7), case.index.split(7), strict=True):
@@ -90,7 +90,7 @@ def test_aggregator_as_on_the_cpu():
     assert torch.equal(there.counts.cpu(), here.counts)
 
 
-def test_more_numbers_than_32_bits_count():
+def test_more_than_2_31_elements():
     """Rows beyond element 2**31 are addressed correctly."""
     rows = torch.zeros(2**19 + 4, 4096 + 512, device="cuda", dtype=torch.bfloat16)
     rows[-4:] = 1

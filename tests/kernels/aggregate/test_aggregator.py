@@ -45,7 +45,7 @@ def test_many_small_parts_do_not_drift():
     assert aggregator.mean().item() == pytest.approx(0.1, rel=2.4e-7)  # error of one part's sum
 
 
-def test_inputs_are_not_kept():
+def test_inputs_are_not_kept_alive():
     rows = torch.randn(4, 3, requires_grad=True)
     aggregator = Aggregator(1, 3)
     aggregator.add(rows, torch.zeros(4, dtype=torch.int64))

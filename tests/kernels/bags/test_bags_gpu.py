@@ -141,7 +141,7 @@ def test_memory_of_a_step(views: int):
     assert torch.cuda.max_memory_allocated() - before <= numbers + vectors + (1 << 20)
 
 
-def test_more_numbers_than_32_bits_count():
+def test_more_than_2_31_elements():
     """The last row is over 2^31 elements away from the first."""
     if torch.cuda.get_device_properties(0).total_memory < 24 << 30:
         pytest.skip("needs a GPU with 24 GB")

@@ -12,7 +12,7 @@ from helpers_bags import make, units
 from patchmill.kernels.bags import reference
 
 
-def test_the_loss_number_by_number():
+def test_the_loss_element_by_element():
     z = make(3, 2, 4).double()
     total = 0.0
     for image in range(2):

@@ -27,11 +27,11 @@ def test_the_same_memory_as_another_dtype(function, dtype):
     assert np.shares_memory(viewed, array)
 
 
-def test_bytes_beyond_a_whole_element_are_left_out():
+def test_bytes_beyond_a_whole_element_are_dropped():
     assert as_floats(np.zeros(7, np.uint8)).shape == (1,)
 
 
-def test_of_memory_that_nobody_else_holds():
+def test_a_view_of_memory_with_no_other_reference():
     viewed = as_words(np.full(8, 1, np.uint8))
     assert viewed.tolist() == [257] * 4
 

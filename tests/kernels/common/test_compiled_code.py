@@ -47,7 +47,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(
     assert f"{shared} can be written to by others, and code in it is executed" in record.message
 
 
-def test_own_folders_and_the_one_beside_the_source_are_used(tmp_path: Path):
+def test_own_folders_and_the_one_next_to_the_source_are_used(tmp_path: Path):
     safe, beside = tmp_path / "safe", SOURCE.parent / "__pycache__"
     safe.mkdir(mode=0o755)
     assert compiled_code.folder(safe, SOURCE) == safe
@@ -55,7 +55,7 @@ def test_own_folders_and_the_one_beside_the_source_are_used(tmp_path: Path):
     assert compiled_code.folder(beside, SOURCE) == beside
 
 
-def test_what_another_user_owns_or_a_group_may_write_to_is_named(tmp_path: Path):
+def test_files_of_other_users_or_writable_by_a_group_are_reported(tmp_path: Path):
     status = tmp_path.stat()
     theirs = os.stat_result((*status[:4], os.geteuid() + 54_321, *status[5:]))
     assert compiled_code.problem(theirs) == f"belongs to user {os.geteuid() + 54_321}"
@@ -65,7 +65,7 @@ def test_what_another_user_owns_or_a_group_may_write_to_is_named(tmp_path: Path)
 
 
 @pytest.mark.parametrize("how", ["open to others", "link", "pipe"])
-def test_a_file_that_may_be_others_is_not_unpickled(how: str, tmp_path: Path):
+def test_a_file_that_others_may_own_or_write_is_not_unpickled(how: str, tmp_path: Path):
     files = jit._VariantFiles(tmp_path, "kernel", "0" * 16, beside_source=False)
     path, evil = files._path("key"), pickle.dumps(Evil(tmp_path / "evil"))
     if how == "open to others":
@@ -80,7 +80,7 @@ def test_a_file_that_may_be_others_is_not_unpickled(how: str, tmp_path: Path):
     assert not (tmp_path / "evil").exists()
 
 
-def test_what_is_saved_is_private_and_comes_back(tmp_path: Path):
+def test_saved_code_is_private_and_loads_again(tmp_path: Path):
     files = jit._VariantFiles(tmp_path, "kernel", "0" * 16, beside_source=False)
     files._path("key").symlink_to(tmp_path / "precious")
     (tmp_path / "precious").write_text("precious")
@@ -90,7 +90,9 @@ def test_what_is_saved_is_private_and_comes_back(tmp_path: Path):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_triton_and_a_job_keep_theirs_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_triton_and_a_job_keep_compiled_code_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     shared, made = tmp_path / "shared", tmp_path / "job" / "1"
     shared.mkdir()
     shared.chmod(0o1777)

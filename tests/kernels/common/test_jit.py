@@ -113,7 +113,7 @@ def test_code_is_cached_until_one_of_its_sources_changes(checkout: Path):
     assert len(list((checkout / "cache").rglob("top.run-*.nbc"))) == 1  # nothing old is left
 
 
-def test_code_in_a_package_counts(checkout: Path):
+def test_code_in_a_package_is_part_of_the_cache_key(checkout: Path):
     """Code in `__init__.py` itself, and in a module that it re-exports."""
     kernels = checkout / "kernels"
     (kernels / "numbers").mkdir()
@@ -142,7 +142,7 @@ def test_a_damaged_cache_is_rebuilt(checkout: Path):
     assert outcome(start(checkout)) == (31, 1, "")
 
 
-def test_many_processes_may_start_at_once_without_a_cache(checkout: Path):
+def test_many_processes_may_start_concurrently_without_a_cache(checkout: Path):
     processes = [start(checkout) for _ in range(4)]
     assert [outcome(process)[0] for process in processes] == [31] * 4
     assert outcome(start(checkout)) == (31, 1, "")
@@ -325,7 +325,7 @@ def test_processes_that_start_together_compile_once(tmp_path: Path):
     assert compiled and len(compiled) == len(set(compiled))
 
 
-def test_a_process_that_is_killed_gives_its_turn_away(tmp_path: Path):
+def test_a_killed_process_releases_its_turn(tmp_path: Path):
     holder = [sys.executable, "-c", HOLD, str(tmp_path)]
     process = subprocess.Popen(holder, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "held\n"
@@ -352,7 +352,7 @@ time.sleep(600)
 """
 
 
-def test_a_turn_is_not_waited_for_once_the_function_is_there(tmp_path: Path):
+def test_waiting_for_a_turn_ends_once_the_function_is_cached(tmp_path: Path):
     turns = [compiling.Turn(), compiling.Turn()]
     for turn in turns:
         compiling_event.unregister("numba:compile", turn)
@@ -376,7 +376,7 @@ print(digest.hexdigest())
 
 
 @pytest.mark.slow  # compiles for most of a minute; tests/test_packaging.py does so for one recipe
-def test_views_of_code_just_compiled_and_of_code_loaded_are_the_same(tmp_path: Path):
+def test_freshly_compiled_and_loaded_code_render_the_same_views(tmp_path: Path):
     """A function may be used as a copy compiled into another function: rounding must agree."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
     run = [sys.executable, "-c", VIEWS]

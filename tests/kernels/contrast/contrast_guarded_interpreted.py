@@ -83,6 +83,6 @@ def losses_and_gradients(pairing_and_keys: tuple[Pairing, int], d: int):
 
 
 @pytest.mark.parametrize("check", [losses_and_gradients])
-def test_nothing_is_touched_beyond_a_tensor_and_all_of_a_result_is_written(check: Any):
+def test_no_access_is_out_of_bounds_and_results_are_fully_written(check: Any):
     problem = trouble(check)
     assert problem is None, problem

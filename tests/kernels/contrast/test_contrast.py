@@ -139,7 +139,7 @@ def test_any_strides():
     )
 
 
-def test_gradients_only_where_wanted():
+def test_gradients_only_where_required():
     q, p, k = unit(9, 6).requires_grad_(), unit(9, 6, seed=1), unit(20, 6)
     contrast.info_nce(q, p, k, 0.2).backward()
     assert q.grad is not None and p.grad is None and k.grad is None

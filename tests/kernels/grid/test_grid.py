@@ -32,7 +32,7 @@ def bytes_of(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("out", FLOATS)
 @pytest.mark.parametrize("kind", (torch.uint8, *FLOATS))
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_equals_the_reference_to_the_bit(layout: str, kind: torch.dtype, out: torch.dtype):
+def test_bit_identical_to_the_reference(layout: str, kind: torch.dtype, out: torch.dtype):
     images = LAYOUTS[layout](bytes_of(3, 3, 17, 23).to(kind))
     for scale in ({}, {"mean": MEAN, "std": STD}):
         found = grid(images, 5, 3, **scale, dtype=out).patches

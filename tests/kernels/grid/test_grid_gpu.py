@@ -77,7 +77,7 @@ def test_compiles_without_graph_breaks():
     torch.testing.assert_close(found, expected)
 
 
-def test_more_numbers_than_32_bits_count():
+def test_more_than_2_31_elements():
     """Patches beyond element 2**31 are addressed correctly."""
     images = torch.zeros(800, 3, 960, 960, device="cuda", dtype=torch.uint8)
     images[-1] = 255

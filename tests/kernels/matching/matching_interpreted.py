@@ -80,20 +80,20 @@ def test_keeps_the_same_tokens_as_the_cpu(case: Case):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_lowest_of_equals(dtype: torch.dtype):
+def test_ties_go_to_the_lowest_index(dtype: torch.dtype):
     a, b = (it.to(dtype) for it in tied())
     for found, expected in zip(gpu.best_matches(a, b, PAIR, PAIR), TIED.values(), strict=True):
         assert found[0].tolist() == expected
 
 
 @pytest.mark.parametrize("keep", TIED_MATCHES)
-def test_lowest_of_equals_are_kept(keep: int):
+def test_ties_kept_by_lowest_index(keep: int):
     _, saved = gpu.correspond(*tied(), PAIR, PAIR, keep)
     found = saved.match_a[0].tolist(), saved.match_b[0].tolist()
     assert found == TIED_MATCHES[keep]
 
 
-def test_lowest_of_equals_in_other_tiles():
+def test_ties_across_tiles():
     a, b = torch.eye(16)[torch.arange(140) % 2], torch.eye(16)[[5, 0, 1] * 30]
     similarity_a, index_a, similarity_b, index_b = gpu.best_matches(a[None], b[None], PAIR, PAIR)
     assert index_a[0].tolist() == [1, 2] * 70 and similarity_a.eq(1).all()

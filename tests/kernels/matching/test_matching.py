@@ -113,21 +113,21 @@ def test_the_pairs_of_a_gtsa_batch():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_lowest_of_equals(dtype: torch.dtype):
+def test_ties_go_to_the_lowest_index(dtype: torch.dtype):
     a, b = (it.to(dtype) for it in tied())
     for found, expected in zip(matching.best_matches(a, b), TIED.values(), strict=True):
         assert found[0].tolist() == expected
 
 
 @pytest.mark.parametrize("keep", TIED_MATCHES)
-def test_lowest_of_equals_are_kept(keep: int):
+def test_ties_kept_by_lowest_index(keep: int):
     a, b = tied()
     pair = torch.zeros(1, dtype=torch.int64)
     _, match_a, _, match_b, *_ = operators.correspond(a, b, keep, pair, pair)
     assert (match_a[0].tolist(), match_b[0].tolist()) == TIED_MATCHES[keep]
 
 
-def test_equals_in_other_blocks(monkeypatch: pytest.MonkeyPatch):
+def test_ties_across_blocks(monkeypatch: pytest.MonkeyPatch):
     """For any number of blocks of products, lanes and blocks agree on the lowest index."""
     monkeypatch.setattr(cpu, "ROWS", 3)
     monkeypatch.setattr(cpu, "BLOCK_ELEMENTS", 3 * 70)
@@ -137,7 +137,7 @@ def test_equals_in_other_blocks(monkeypatch: pytest.MonkeyPatch):
     assert found.index_b[0].tolist() == [1, 2] * 100
 
 
-def test_lowest_of_two_equals_anywhere():
+def test_any_two_tied_tokens():
     other = torch.eye(1, 4)
     for places in ([10, 67], [3, 67], [67, 68], [0, 129], [64, 128]):
         tokens = torch.zeros(130, 4)
@@ -247,7 +247,7 @@ def unrolled(sides: Any, most: int) -> Iterator[tuple[int, int]]:
     assert done == len(sides[0])
 
 
-def test_products_are_in_memory_block_by_block(monkeypatch: pytest.MonkeyPatch):
+def test_products_are_computed_block_by_block(monkeypatch: pytest.MonkeyPatch):
     sizes, multiply = [], torch.bmm
 
     def watched(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -346,6 +346,6 @@ def test_bad_input_raises(message: str):
 
 
 @pytest.mark.parametrize("keep", [0, 4])
-def test_cannot_keep_more_than_there_are(keep: int):
+def test_cannot_keep_more_tokens_than_there_are(keep: int):
     with pytest.raises(ValueError, match=f"keep {keep} of 3 tokens .* 5 of the teacher: keep 1 to"):
         matching.correspond(MAPS, torch.ones(2, 5, 4), keep)

@@ -60,7 +60,7 @@ def test_matches_losses_and_gradients(case: Case, dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_lowest_of_equals(dtype: torch.dtype):
+def test_ties_go_to_the_lowest_index(dtype: torch.dtype):
     a, b = (it.to("cuda", dtype) for it in tied())
     for found, expected in zip(matching.best_matches(a, b), TIED.values(), strict=True):
         assert found[0].tolist() == expected

@@ -59,7 +59,7 @@ def test_the_teacher_is_a_constant():
     assert not reference.correspond(student, teacher, 2, *pairs).requires_grad
 
 
-def test_lowest_of_equals():
+def test_ties_go_to_the_lowest_index():
     a, b = tied()
     pair = torch.zeros(1, dtype=torch.int64)
     for found, expected in zip(
@@ -78,7 +78,7 @@ def test_a_zero_token_has_no_gradient():
     assert a.grad is not None and a.grad[0, 3].tolist() == [0, 0, 0, 0]
 
 
-def test_an_angle_by_hand():
+def test_an_angle_computed_by_hand():
     student = torch.tensor([[[1.0, 0.0]]], dtype=torch.float64, requires_grad=True)
     teacher = torch.tensor([[[3.0, 3.0]]], dtype=torch.float64)
     pair = torch.zeros(1, dtype=torch.int64)

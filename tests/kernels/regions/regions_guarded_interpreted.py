@@ -71,6 +71,6 @@ def losses(
 
 
 @pytest.mark.parametrize("check", [pooling, losses])
-def test_nothing_is_touched_beyond_a_tensor_and_all_of_a_result_is_written(check: Any):
+def test_no_access_is_out_of_bounds_and_results_are_fully_written(check: Any):
     problem = trouble(check)
     assert problem is None, problem

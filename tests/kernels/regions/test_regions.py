@@ -74,7 +74,7 @@ def test_losses(shape: tuple[int, int, int, int], size: int, count: int, dtype: 
     size=st.integers(1, 10),
     turns=st.integers(-4, 7),
 )
-def test_any_box_counts_samples_as_torchvision(
+def test_any_box_counts_samples_like_torchvision(
     corner: tuple[float, float], extent: tuple[float, float], size: int, turns: int
 ):
     features = torch.randn(1, 3, 11, 13)

@@ -78,6 +78,6 @@ def copies(sizes: list[int]):
 
 
 @pytest.mark.parametrize("check", [views, pasted_views, copies])
-def test_nothing_is_touched_beyond_a_tensor_and_all_of_a_result_is_written(check: Any):
+def test_no_access_is_out_of_bounds_and_results_are_fully_written(check: Any):
     problem = trouble(check)
     assert problem is None, problem

@@ -326,7 +326,7 @@ def test_wrong_arguments_are_refused():
 
 
 @pytest.mark.parametrize("bicubic", [True, False])
-def test_weights_are_those_of_the_reference_and_lie_in_their_records(bicubic: bool):
+def test_weights_match_the_reference_and_stay_in_their_records(bicubic: bool):
     """Downscaled, enlarged, mirrored and cut off; nothing else is written."""
     image, its = make_image("flat", 70, 200), target(40, bicubic, 4)
     rows = [

@@ -135,7 +135,7 @@ def test_a_full_mask_changes_no_bit(dtype: torch.dtype, kind: int):
 
 
 @pytest.mark.parametrize("soft", [0.0, 5.0])
-def test_an_empty_mask_leaves_nothing_but_the_grey(soft: float):
+def test_an_empty_mask_leaves_only_the_grey(soft: float):
     image = make_image("noise", 60, 70)
     row = make_row(image, 34, paste=ON_GREY, background=201, mask_sigma=soft, flip=1, turns=3)
     its = [replace(target(34), mean=(0.0,) * 3, std=(1 / 255,) * 3)]

@@ -266,13 +266,13 @@ def test_channels_last_holds_the_same_numbers(dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_twice_is_the_same_to_the_bit(dtype: torch.dtype):
+def test_rendering_twice_is_bit_identical(dtype: torch.dtype):
     images, rows, targets = assorted()
     first = render.render(images, rows, targets, dtype=dtype)
     assert all_equal(first, render.render(images, rows, targets, dtype=dtype))
 
 
-def test_an_image_alone_is_as_in_a_batch():
+def test_a_single_image_renders_as_in_a_batch():
     images, rows, targets = assorted()
     batch = render.render(images, rows, targets)
     for i, image in enumerate(images):
@@ -306,9 +306,7 @@ def test_neutral_settings_change_nothing():
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1, 7, 16, 33, 64])
-def test_a_view_is_written_to_its_own_place_only(
-    size: int, dtype: torch.dtype, channels_last: bool
-):
+def test_a_view_is_written_only_to_its_own_slot(size: int, dtype: torch.dtype, channels_last: bool):
     poison, batch, middle = 77, 3, 1
     image, its = make_image("photo", 50, 40), target(size, count=2)
     flat = torch.full([render.elements([its], batch)], poison, dtype=dtype)
@@ -333,7 +331,7 @@ def test_nothing_is_read_or_written_beyond_the_end_of_any_buffer():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mprotect")
 @pytest.mark.xfail(strict=True, reason="the scratch is too small; no recipe makes such rows")
-def test_nor_where_the_view_is_larger_than_what_it_is_a_window_of():
+def test_no_access_is_out_of_bounds_for_a_view_larger_than_its_resized_box():
     assert rendered_in_a_process_of_its_own("shrunk", 50) == 50
 
 

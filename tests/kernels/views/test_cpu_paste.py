@@ -150,7 +150,7 @@ def test_without_a_mask_nothing_changes():
 
 @pytest.mark.parametrize("soft", [0.0, 5.0])
 @pytest.mark.parametrize("level", [0, 1, 128, 254])
-def test_an_empty_mask_leaves_nothing_but_the_grey(level: int, soft: float):
+def test_an_empty_mask_leaves_only_the_grey(level: int, soft: float):
     image = make_image("noise", 90, 120)
     row = make_row(image, 45, paste=ON_GREY, background=level, mask_sigma=soft, flip=1, turns=3)
     its = [replace(target(45), mean=(0.0,) * 3, std=(1 / 255,) * 3)]

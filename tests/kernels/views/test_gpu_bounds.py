@@ -92,7 +92,7 @@ def worst(it: dict[str, Numbers], wrong: Any) -> str:
 
 
 @pytest.mark.parametrize(("tile", "bicubic"), list(itertools.product(tables.TILES, (False, True))))
-def test_a_tile_reads_its_box_and_has_room_for_its_weights(tile: int, bicubic: bool):
+def test_a_tile_reads_only_its_box_and_its_weights_fit(tile: int, bicubic: bool):
     it = cases(tile + bicubic, tile)
     scale = it["box"].to(float) / it["full"].to(float)
     unit = np.maximum(scale, 1.0)
@@ -174,7 +174,7 @@ def test_every_tile_of_every_view_is_written_once_and_within_the_batch(batch: in
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
-def test_chunks_hold_each_blurred_view_once_and_their_planes_lie_apart(chunk: int):
+def test_chunks_hold_each_blurred_view_once_and_their_planes_do_not_overlap(chunk: int):
     targets = [target(64, True, 2, "a"), target(33, True, 1, "b"), target(8, False, 3, "c")]
     sizes = np.repeat([it.size for it in targets], [it.count for it in targets])
     image, rng = np.zeros((64, 64, 3), np.uint8), np.random.default_rng(chunk)

@@ -253,7 +253,7 @@ def test_grey_first_is_grey_before_the_jitter():
     assert not torch.allclose(make[GREY_FIRST], make[GREY_LAST], atol=1e-3)
 
 
-def test_white_black_and_grey_stay_so_under_saturation_and_hue():
+def test_saturation_and_hue_preserve_white_black_and_grey():
     for level in (0.0, 0.5, 1.0):
         view = torch.full((3, 4, 4), level)
         assert_close(reference.saturation(view, 1.9), view, 1e-6)

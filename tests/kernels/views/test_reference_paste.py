@@ -74,7 +74,7 @@ def test_a_full_mask_changes_nothing_and_an_empty_one_leaves_the_background(kind
         torch.testing.assert_close(made, torch.full_like(made, 33), atol=1e-4, rtol=0)
 
 
-def test_an_image_without_a_background_stays_as_it_is():
+def test_an_image_without_a_background_is_unchanged():
     image, empty = make_image("noise", 70, 90), np.zeros((9, 13), np.uint8)
     assert torch.equal(view(image, empty, None, paste=ON_IMAGE), view(image, None))
 
