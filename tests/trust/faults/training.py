@@ -20,7 +20,7 @@ from trust.faults import limits, training_process
 from trust.faults.memory_limit import SHARES
 from trust.faults.training_process import Ended, Runs
 
-# Thread.start waits forever for a thread that finds no memory to begin
+# Thread.start waits forever for a thread that has no memory to start.
 STARTING = re.compile(r'/threading\.py", line \d+ in start\n')
 
 
