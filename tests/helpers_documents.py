@@ -32,7 +32,7 @@ class Block:
     language: str
     code: str
     marker: str  # file, run, not run, or empty
-    words: str  # text of the marker
+    argument: str  # of the marker
 
     @property
     def place(self) -> str:

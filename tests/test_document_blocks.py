@@ -60,7 +60,7 @@ def test_pages_run(page: str, photos: Path, tmp_path: Path, monkeypatch: pytest.
     try:
         for block in PAGES[page]:
             if block.marker == "file":
-                path = tmp_path / block.words
+                path = tmp_path / block.argument
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.code)
             elif block.marker == "run":
@@ -135,7 +135,7 @@ def run_command(command: str, block: Block) -> None:
     """Run a command of the page in its folder: ours in this process, user scripts in another."""
     argv = shlex.split(command)
     if not {"train", "patchmill.training.run", "training/run.py"}.isdisjoint(argv):
-        argv += shlex.split(block.words)
+        argv += shlex.split(block.argument)
     variables, argv = helpers_commands.split_variables(argv)
     module, arguments = helpers_commands.module_of(argv)
     if module and not variables:
@@ -175,4 +175,4 @@ def test_data_in_blocks_is_well_formed(page: str):
         known = ("", "python", "console", "bash", "sh", "yaml", "json", "text", "toml", "diff")
         assert block.language in known, f"{block.place}: {block.language}"
         if block.marker == "not run":
-            assert block.words, f"{block.place}: say why it is not run"
+            assert block.argument, f"{block.place}: say why it is not run"

@@ -65,7 +65,7 @@ def unfold(
 @triton.jit(do_not_specialize=["height", "width", "rows", "columns", "tiles"])
 def fold(
     grad_patches,  # [B * rows * columns, CHANNELS, SIZE, SIZE], any dtype
-    scales,  # [2, CHANNELS] float32, of which the scales are used
+    scales,  # [2, CHANNELS] float32: scale and shift; only the scale is used
     out,  # [B, CHANNELS, height, width], written
     height,
     width,
