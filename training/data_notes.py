@@ -107,14 +107,14 @@ def _compared(config: Config) -> Iterator[str]:
     yield f"kNN during training: on {_described(tests)}"
     yield from _one_class(tests)
     yield from _one_class(bank)
-    beyond = data_splits.classes_beyond(tests, bank)
-    if beyond:
+    unknown = data_splits.classes_missing_in(tests, bank)
+    if unknown:
         yield (
-            f"{len(beyond)} classes of {tests.name} are not in {bank.name} "
-            f"({data_splits.named(beyond)}), and their images are not tested"
+            f"{len(unknown)} classes of {tests.name} are not in {bank.name} "
+            f"({data_splits.named(unknown)}), and their images are not tested"
         )
     missing = [name for name in bank.classes if name not in set(tests.classes)]
-    if beyond is not None and missing:
+    if unknown is not None and missing:
         yield (
             f"{len(missing)} classes of {bank.name} are not in {tests.name} "
             f"({data_splits.named(missing)})"

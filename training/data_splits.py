@@ -38,7 +38,7 @@ def open_split(config: Config, split: Split) -> Source | StreamSource:
         part = Subset(bank, tested if split == "test" else rest)  # type: ignore[arg-type]
         part.name = bank.name
         return part
-    return bank if split == "train" else numbered_alike(open_data(data.test or ""), bank)
+    return bank if split == "train" else match_class_numbers(open_data(data.test or ""), bank)
 
 
 def tests_on_training(config: Config) -> bool:
@@ -53,9 +53,9 @@ def tested_ids(count: int) -> np.ndarray:
     return np.sort(Order(count, 0).ids(0, 0, tested))
 
 
-def numbered_alike(tests: Source | StreamSource, bank: Source | StreamSource) -> Source:
+def match_class_numbers(tests: Source | StreamSource, bank: Source | StreamSource) -> Source:
     """Return the test images with the bank's class numbers, without classes that it lacks."""
-    missing = classes_beyond(tests, bank)
+    missing = classes_missing_in(tests, bank)
     if missing is None or tests.classes == bank.classes[: len(tests.classes)]:
         return tests  # type: ignore[return-value]
     number_of = {name: number for number, name in enumerate(bank.classes)}
@@ -72,7 +72,9 @@ def numbered_alike(tests: Source | StreamSource, bank: Source | StreamSource) ->
     return matched  # type: ignore[return-value]
 
 
-def classes_beyond(tests: Source | StreamSource, bank: Source | StreamSource) -> list[str] | None:
+def classes_missing_in(
+    tests: Source | StreamSource, bank: Source | StreamSource
+) -> list[str] | None:
     """Return test classes that the bank lacks; None if there are no names to compare."""
     if tests.labels is None or bank.labels is None:
         return None

@@ -39,13 +39,13 @@ def train(config: Config) -> Path:
     world = distributed.connect(config.train.device)
     with failures.shared(), signals.Signals() as received, _lock_folder(folder, world):
         with contextlib.ExitStack() as stack:
-            with received.may_end():
+            with received.may_stop():
                 state = stack.enter_context(setup.build_run(config, world, folder))
                 hooks = stack.enter_context(open_hooks(state, received))
             with _memory_errors(config, world):
                 train_steps(state, hooks)
         if world.rank == 0 and not hooks.stopped:
-            with received.may_end():
+            with received.may_stop():
                 _write_report(folder)
     distributed.close()
     if hooks.stopped:

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not command.unfinished:
         trained_run.check_finished(folder)
     run = trained_run.load(folder, config, World(), command.checkpoint)
-    exported = encoder.of_run(run, command.encoder)
+    exported = encoder.from_run(run, command.encoder)
     export = LIBRARIES[command.to].export(exported)
     out = Path(command.out) if command.out else folder / "exports" / command.to
     written.write(export, out, command.force)

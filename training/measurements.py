@@ -45,7 +45,7 @@ def nearest(config: Config, ranks: int, device: str) -> Measured | None:
     """Find the first measurement of the same network and device, if possible on as many ranks."""
     candidates = [
         measured
-        for measured in (*of_runs(config), *of_results())
+        for measured in (*from_runs(config), *from_results())
         if (
             measured.device == device
             or (device in (A_GPU, A_CPU) and is_gpu(measured.device) == is_gpu(device))
@@ -55,19 +55,19 @@ def nearest(config: Config, ranks: int, device: str) -> Measured | None:
     return min(candidates, key=lambda measured: measured.ranks != ranks, default=None)
 
 
-def of_runs(config: Config) -> Iterator[Measured]:
+def from_runs(config: Config) -> Iterator[Measured]:
     """Yield the newest runs of the same method in the run's `out`, its own before the others."""
     from patchmill.training.runtime import records
 
     own = Path(config.out) / config.name
     logs = [(_modified(path), path.parent) for path in Path(config.out).glob(f"*/{records.LOG}")]
     logs.sort(key=lambda log: (log[1] == own, log), reverse=True)
-    runs = (_of_run(folder, config.method_name, changed) for changed, folder in logs)
+    runs = (_from_run(folder, config.method_name, changed) for changed, folder in logs)
     return islice((run for run in runs if run), MOST_RUNS)
 
 
 @cache
-def _of_run(folder: Path, method_name: str, changed: float) -> Measured | None:
+def _from_run(folder: Path, method_name: str, changed: float) -> Measured | None:
     """Return the last images/s that a run logged; None if too few, or for another method."""
     from patchmill.training.config import compose
     from patchmill.training.runtime import device, records, run_folder
@@ -95,18 +95,18 @@ def _of_run(folder: Path, method_name: str, changed: float) -> Measured | None:
     )
 
 
-def of_results() -> Iterator[Measured]:
+def from_results() -> Iterator[Measured]:
     """Yield measurements of benchmarks/training.py, on one rank each.
 
     Older files without `conditions` are skipped.
     """
     for path in sorted(RESULTS.glob(PATTERN), key=_modified, reverse=True):
-        if measured := _of_result(path, _modified(path)):
+        if measured := _from_result(path, _modified(path)):
             yield measured
 
 
 @cache
-def _of_result(path: Path, changed: float) -> Measured | None:
+def _from_result(path: Path, changed: float) -> Measured | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         (row,) = [row for row in content["rows"] if row["name"] == ROW]

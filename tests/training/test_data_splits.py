@@ -215,6 +215,6 @@ def test_too_little_memory_is_one_sentence(
 
     monkeypatch.setattr(engine, "train_steps", steps)
     with pytest.raises(
-        MillError, match=r"memory for 8 images at a time.*: take train.accumulate=2,"
+        MillError, match=r"memory for 8 images at a time.*: set train.accumulate=2,"
     ):
         helpers_runs.train(helpers_runs.config(tmp_path))

@@ -1,4 +1,4 @@
-"""Settings that do not fit together are said before any data are opened or painted."""
+"""Conflicting settings are reported before any data are opened or painted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchmill.training.runtime import setup
     [
         ({"train__batch_size": 12}, 1, "the queue of 32 keys is not a multiple of a batch"),
         ({"train__batch_size": 16}, 3, "train.batch_size=16 cannot be divided among 3 ranks"),
-        ({"method__split_bn": 3}, 1, "method.split_bn=3 cannot make 3 equal parts"),
+        ({"method__split_bn": 3}, 1, "method.split_bn=3 cannot split the 8 images"),
         ({"model": "resnet50", "model__name": "resnet5"}, 1, "resnet5"),
     ],
 )

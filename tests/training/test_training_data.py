@@ -96,8 +96,8 @@ def test_the_ledger_lies_in_the_folder_of_the_run(tmp_path: Path):
     ("batch", "parts", "ranks", "message"),
     [
         (8, 1, 3, "train.batch_size=8 cannot be divided among 3 ranks: use 6, for example"),
-        (8, 3, 2, "among 2 ranks x train.accumulate=3: take 6, for example"),
-        (2, 1, 4, "take 4, for example"),
+        (8, 3, 2, "among 2 ranks x train.accumulate=3: use 6, for example"),
+        (2, 1, 4, "use 4, for example"),
     ],
 )
 def test_a_batch_size_that_ranks_cannot_share_is_an_error(
@@ -109,7 +109,7 @@ def test_a_batch_size_that_ranks_cannot_share_is_an_error(
 
 
 def test_too_few_images_for_a_batch_are_an_error(tmp_path: Path):
-    with pytest.raises(MillError, match=r"has 40 samples, fewer than train.batch_size=64: take"):
+    with pytest.raises(MillError, match=r"has 40 samples, fewer than train.batch_size=64: use"):
         data.open_training(config("train.batch_size=64"), world(), tmp_path)
 
 

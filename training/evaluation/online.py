@@ -74,12 +74,12 @@ def figures(
 
 def collapse_figures(rows_of_h: torch.Tensor, projector: nn.Module | None) -> dict[str, float]:
     """Compute collapse metrics in h and, with a projector, in z, which need no labels."""
-    spaces = {"h": spectrum.evenly(rows_of_h)}
+    spaces = {"h": spectrum.subsample(rows_of_h)}
     if projector is not None:
         spaces["z"] = project(projector, spaces["h"])
     values: dict[str, float] = {}
     for space, rows in spaces.items():
-        rows = spectrum.evenly(rows)  # fewer of z than of h if z is longer
+        rows = spectrum.subsample(rows)  # fewer of z than of h if z is longer
         rankme, spread = spectrum.rankme(rows), spectrum.spread(rows)
         collapsed = collapse.has_collapsed(rankme, spread, min(rows.shape))
         values |= {

@@ -36,7 +36,7 @@ def spread(rows: torch.Tensor) -> float:
     return float(embedding_std(normalize(rows.float(), dim=1)))
 
 
-def evenly(rows: torch.Tensor) -> torch.Tensor:
+def subsample(rows: torch.Tensor) -> torch.Tensor:
     """Select at most MOST_ROWS rows, evenly spaced, as rows are often sorted by class.
 
     They hold at most MOST_NUMBERS numbers.

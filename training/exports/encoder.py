@@ -49,7 +49,7 @@ class Encoder:
         return []
 
 
-def of_run(run: TrainedRun, choice: Choice = "auto") -> Encoder:
+def from_run(run: TrainedRun, choice: Choice = "auto") -> Encoder:
     """Return the encoder that a run's method evaluates, or its student or teacher."""
     backbone = run.method.encoder(choice).eval()
     (trained_on, *_) = training_recipe(run.config).views

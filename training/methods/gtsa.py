@@ -52,8 +52,9 @@ class GTSA(Method):
         for group in recipe.views:
             if settings.match and dense.count_positions(backbone, group.size) < 2:
                 raise MillError(
-                    f"GTSA matches patches within views, but {model.name} makes a single one of "
-                    f"{group.name}'s {group.size} pixels: use a larger size, or method.match=0"
+                    f"GTSA matches patches within views, but {model.name} has a single position "
+                    f"for {group.name} views of {group.size} pixels: use a larger size, or "
+                    "method.match=0"
                 )
         return backbone
 

@@ -28,29 +28,29 @@ def prompt_end() -> Iterator[None]:
 
     A second signal ends the process immediately, a first one after LONGEST_S with nothing to save.
     """
-    news, tell = os.pipe()
-    os.set_blocking(tell, False)
-    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    watch = threading.Thread(target=_watch, args=(news,), name="patchmill-signals", daemon=True)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(reading,), name="patchmill-signals", daemon=True)
     watch.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(tell)
+        os.close(writing)
         watch.join()
 
 
-def _watch(news: int) -> None:
+def _watch(reading: int) -> None:
     """End the process as its signals require, until the other end of the pipe is closed."""
     first, times, idle_since = 0, dict[int, float](), 0.0
     while True:
-        ready, _, _ = select.select([news], [], [], POLL_S if first else None)
+        ready, _, _ = select.select([reading], [], [], POLL_S if first else None)
         now = time.monotonic()
         if ready:
-            numbers = os.read(news, 64)
+            numbers = os.read(reading, 64)
             if not numbers:
-                os.close(news)
+                os.close(reading)
                 return
             for number in filter(SIGNALS.__contains__, numbers):
                 if now - times.setdefault(number, now) > AGAIN_S:

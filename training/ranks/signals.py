@@ -48,7 +48,7 @@ def exit_now(code: int = STOPPED) -> NoReturn:
 
 
 class Signals:
-    """Context in which signals only set `first`, except in `may_end`, where they raise Stopped.
+    """Context in which signals only set `first`, except in `may_stop`, where they raise Stopped.
 
     A signal that an enclosing Signals received, and that was not acted on, counts here too.
     """
@@ -78,15 +78,15 @@ class Signals:
             signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def may_end(self) -> Iterator[None]:
+    def may_stop(self) -> Iterator[None]:
         """Mark work that is repeated, not lost, if a signal ends a run of one process."""
         if distributed.current().size > 1:  # ranks agree on when they end
             yield
             return
         before, self.saves = self.saves, False
-        self._end_if_told()
+        self._stop_if_signalled()
         yield
-        self._end_if_told()  # Python drops an exception that a handler raises in a destructor
+        self._stop_if_signalled()  # Python drops an exception that a handler raises in a destructor
         self.saves = before
 
     def saved(self) -> None:
@@ -105,7 +105,7 @@ class Signals:
             what = "exiting, as there is nothing to save; run the same command to resume"
         os.write(2, f"{signal.Signals(number).name} received: {what}\n".encode())
 
-    def _end_if_told(self) -> None:
+    def _stop_if_signalled(self) -> None:
         if self.first:
             raise Stopped(self.first)
 

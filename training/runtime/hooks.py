@@ -217,7 +217,7 @@ class Hooks:
             return
         if not data_notes.measurable(state.config):
             return
-        with self._signals.may_end():  # the checkpoint of this step is saved
+        with self._signals.may_stop():  # the checkpoint of this step is saved
             self._measure(epoch)
 
     def _measure(self, epoch: int) -> None:

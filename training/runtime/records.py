@@ -59,7 +59,7 @@ class Recorder:
         self._sinks = []
 
     def _each(self, call: Callable[[_Sink], None]) -> None:
-        """Call every sink; the run goes on if one cannot write."""
+        """Call every sink; the run continues if one cannot write."""
         for sink in list(self._sinks):
             try:
                 call(sink)

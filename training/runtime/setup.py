@@ -14,7 +14,7 @@ from patchmill.kernels import compiled_code
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, data_notes, methods
 from patchmill.training.config import compose, rules
-from patchmill.training.nets import single_places
+from patchmill.training.nets import float32_convolutions
 from patchmill.training.nets.ema import Teacher
 from patchmill.training.optim import optimizers
 from patchmill.training.ranks import distributed, sharding
@@ -56,7 +56,7 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
     with contextlib.closing(data.open_training(config, world, folder)) as loader:
         steps_per_epoch = _steps_per_epoch(loader, config)
         if world.device.type == "cpu" and amp is torch.bfloat16:
-            single_places.keep_in_float32(method)
+            float32_convolutions.keep_in_float32(method)
         if saved:
             checkpoint.load_networks(method, saved, path)
         model = sharding.wrap(method, config.train.parallel, world)

@@ -34,7 +34,7 @@ def sample(height: int, width: int, seed: int, cell: int = 8) -> Sample:
 
 
 class Coloured:
-    """`count` images, whose colours tell the classes."""
+    """`count` images, whose colours reveal the classes."""
 
     name, classes = "coloured", ["background", "red", "green", "blue"]
 

@@ -79,11 +79,11 @@ def test_spread_is_one_for_uniform_directions_and_none_for_one():
 
 def test_rows_are_evenly_spaced(monkeypatch):
     rows = torch.arange(10.0)[:, None].expand(-1, 3)
-    assert torch.equal(spectrum.evenly(rows), rows)
+    assert torch.equal(spectrum.subsample(rows), rows)
     monkeypatch.setattr(spectrum, "MOST_ROWS", 4)
-    assert spectrum.evenly(rows)[:, 0].tolist() == [0, 2, 5, 7]
+    assert spectrum.subsample(rows)[:, 0].tolist() == [0, 2, 5, 7]
     monkeypatch.setattr(spectrum, "MOST_NUMBERS", 7)
-    assert spectrum.evenly(rows)[:, 0].tolist() == [0, 5]
+    assert spectrum.subsample(rows)[:, 0].tolist() == [0, 5]
 
 
 # ------------------------------------------------------------------------------- linear classifier

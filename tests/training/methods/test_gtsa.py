@@ -338,7 +338,9 @@ def test_views_of_a_single_place_are_an_error():
         Model(name="resnet10t", stem="cifar"),
         presets.gtsa(global_size=32, local_size=8),
     )
-    with pytest.raises(MillError, match="resnet10t makes a single one of local's 8 pixels: use"):
+    with pytest.raises(
+        MillError, match="resnet10t has a single position for local views of 8 pixels: use"
+    ):
         GTSA.make_backbone(GTSA.Settings(), model, recipe)
     GTSA.make_backbone(GTSA.Settings(match=0.0), model, recipe)
     GTSA.make_backbone(GTSA.Settings(), model, presets.gtsa(global_size=32, local_size=16))

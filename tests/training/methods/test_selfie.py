@@ -306,10 +306,10 @@ def test_fine_tuning_takes_the_trained_attention_pooling():
         ("selfie", 0.97, "masks 16 of an image's 16 patches.* one unmasked: use a value from"),
         ("selfie", 1.0, "masks 16"),
         ("selfie", 0.05, "masks 1 of an image's 16 patches, but Selfie needs at least two masked"),
-        ("selfie", 0.0, "masks 0 .* take from 0.12 to 0.94"),
+        ("selfie", 0.0, "masks 0 .* use a value from 0.12 to 0.94"),
         ("selfie(size=64, patch=32)", 0.25, "masks 1 of an image's 4 patches"),
         ("selfie(size=32, patch=32)", 0.5, "cut images into more patches"),
-        ("moco_v2", 0.25, "method.views: Selfie takes the patches of a grid, and moco_v2 makes"),
+        ("moco_v2", 0.25, "method.views: Selfie takes the patches of a grid, but moco_v2 makes"),
         ("dino", 0.25, "one group of views"),
     ],
 )

@@ -77,7 +77,7 @@ def test_blocks_begin_with_weights_of_their_own():
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(MillError, match=r"method.heads=5 must divide .* 8 features: take 4"):
+    with pytest.raises(MillError, match=r"method.heads=5 must divide .* 8 features: use 4"):
         pooling(heads=5)
 
 

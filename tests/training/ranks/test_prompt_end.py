@@ -33,7 +33,7 @@ def test_a_run_with_nothing_to_save_ends(number: signal.Signals, tmp_path: Path)
         + f"""
 with prompt_end(), signals.Signals() as received:
     received.abandon = lambda: print("stopped", flush=True)
-    with received.may_end():
+    with received.may_stop():
         stay({int(number)})
 """,
         tmp_path,
@@ -67,7 +67,7 @@ with prompt_end(), signals.Signals() as received:
     written = threading.Event()
     received.writing = lambda: not written.is_set()
     threading.Timer(2.0, lambda: (print("written", flush=True), written.set())).start()
-    with received.may_end():
+    with received.may_stop():
         stay({int(signal.SIGINT)})
 """,
         tmp_path,
@@ -81,7 +81,7 @@ def test_without_signals_nothing_changes(tmp_path: Path):
     (ended,) = helpers_ranks.run(
         LONG_CALL
         + """
-with prompt_end(), signals.Signals() as received, received.may_end():
+with prompt_end(), signals.Signals() as received, received.may_stop():
     pass
 print(threading.active_count(), signal.set_wakeup_fd(-1))
 """,

@@ -56,10 +56,10 @@ def evaluate(run: TrainedRun, settings: Settings) -> EvaluationResult:
     table, weights = {}, score.hash_weights(run)
     for task in tasks:
         title = task.few[0].title
-        table[f"fine-tuned on {title}"] = score.of_seeds(task, settings.seeds, weights)
+        table[f"fine-tuned on {title}"] = score.by_seed(task, settings.seeds, weights)
         if settings.baseline:
             scratch = task._replace(protocol=protocols.for_baseline(task.protocol))
-            table[f"from scratch on {title}"] = score.of_seeds(scratch, settings.seeds, None)
+            table[f"from scratch on {title}"] = score.by_seed(scratch, settings.seeds, None)
     return _result(settings, chosen, tasks, table)
 
 

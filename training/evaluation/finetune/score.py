@@ -42,7 +42,7 @@ class Task(NamedTuple):
     variant: str
 
 
-def of_seeds(task: Task, seeds: list[int], weights: str | None) -> list[dict[str, float]]:
+def by_seed(task: Task, seeds: list[int], weights: str | None) -> list[dict[str, float]]:
     """Return each seed's scores; from scratch if `weights`, the weights' hash, is None."""
     path = task.run.folder / FOLDER / FILE
     return [

@@ -14,7 +14,7 @@ from torchvision.ops import FeaturePyramidNetwork
 class SemanticFPN(nn.Module):
     """Semantic FPN (arXiv 1901.02446) as in mmsegmentation: FPN, and a head that sums its levels.
 
-    Level i is upsampled by 2 i times, whatever the strides of the maps, and resized to level 0. The
+    Level i is upsampled by 2 i times, regardless of the maps' strides, and resized to level 0. The
     four maps of a ViT, all at stride 16, are thus treated as if at strides 4, 8, 16 and 32, as in
     GTSA's release.
     """

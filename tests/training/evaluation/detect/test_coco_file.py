@@ -87,7 +87,7 @@ def test_missing_images_are_counted(tmp_path: Path):
 def test_an_image_of_another_size_is_refused(tmp_path: Path):
     images = read(helpers.coco(tmp_path, [helpers.box(3, 5, [1, 1, 4, 4])]))
     helpers.image(tmp_path / "tiny2017" / "b.png", 16, 20)
-    with pytest.raises(MillError, match=r"b\.png has 16 x 20 pixels, and 20 x 16"):
+    with pytest.raises(MillError, match=r"b\.png has 16 x 20 pixels, but 20 x 16"):
         annotated.pixels(images, 0)
     (tmp_path / "tiny2017" / "b.png").write_bytes(b"nonsense")
     with pytest.raises(MillError, match=r"cannot read .*b\.png"):

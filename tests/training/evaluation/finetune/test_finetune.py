@@ -151,7 +151,7 @@ MISTAKES = {
     "seeds=[]": r"seeds=\[\] must be one or more different numbers",
     "seeds=[1,1]": r"seeds=\[1, 1\] must be one or more different numbers",
     "list=gone.txt": r"cannot read the list gone.txt",
-    "batch=100": r"60 samples of scenes.* has 60 samples, fewer than batch=100: take a smaller",
+    "batch=100": r"60 samples of scenes.* has 60 samples, fewer than batch=100: use a smaller",
     "batch=7 mixup=0.8": r"batch=7 makes 7 on each rank: use batch=8, or mixup=0 cutmix=0",
     "epochs=2 warmup=3": r"warmup=3 is longer than epochs=2: shorten the warm-up, too",
     "protocol=moco": r"protocol must be auto \| vicreg",

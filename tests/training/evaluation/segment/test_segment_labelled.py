@@ -107,7 +107,7 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path):
     root = _ade(tmp_path)
     path = root / "annotations/validation/1.png"
     Image.fromarray(np.ones((32, 39), np.uint8)).save(path)
-    with pytest.raises(MillError, match=r"1\.png has 39 x 32 pixels, and .*1\.png 40 x 32"):
+    with pytest.raises(MillError, match=r"1\.png has 39 x 32 pixels, but .*1\.png 40 x 32"):
         _open(root)
     Image.fromarray(np.full((32, 40), 151, np.uint8)).save(path)
     expected = r"1\.png has the label 151, but there are 150 classes, from 1 on: set classes=151"

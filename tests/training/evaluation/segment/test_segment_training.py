@@ -120,7 +120,7 @@ def test_a_loss_that_is_not_finite_is_an_error(monkeypatch: pytest.MonkeyPatch):
     network = segmenter(True)
     with torch.no_grad():
         network.head.classify.weight.fill_(float("nan"))
-    with pytest.raises(MillError, match=r"the loss of the head is nan at iteration 0: take a smal"):
+    with pytest.raises(MillError, match=r"the loss of the head is nan at iteration 0: use a small"):
         learn(network)
 
 

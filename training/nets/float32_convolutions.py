@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 
-class Float32AtSinglePlaces(nn.Conv2d):
+class Float32OnTinyMaps(nn.Conv2d):
     """A convolution that computes 1 x 1 maps in float32, regardless of autocast."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -21,7 +21,7 @@ class Float32AtSinglePlaces(nn.Conv2d):
 
 
 def keep_in_float32(network: nn.Module) -> None:
-    """Turn the network's strided convolutions into `Float32AtSinglePlaces`."""
+    """Turn the network's strided convolutions into `Float32OnTinyMaps`."""
     for module in network.modules():
         if type(module) is nn.Conv2d and max(module.stride) > 1:
-            module.__class__ = Float32AtSinglePlaces
+            module.__class__ = Float32OnTinyMaps

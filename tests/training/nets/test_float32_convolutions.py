@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from patchmill.training.nets.single_places import Float32AtSinglePlaces, keep_in_float32
+from patchmill.training.nets.float32_convolutions import Float32OnTinyMaps, keep_in_float32
 
 
 @pytest.mark.parametrize("side", [1, 2, 5])
@@ -41,9 +41,9 @@ def test_a_resnet_trains_on_views_of_16_pixels() -> None:
     weights = list(network.state_dict())
     keep_in_float32(network)
     assert list(network.state_dict()) == weights
-    kept = [one for one in network.modules() if isinstance(one, Float32AtSinglePlaces)]
+    kept = [one for one in network.modules() if isinstance(one, Float32OnTinyMaps)]
     assert kept and all(one.stride != (1, 1) for one in kept)
     with torch.autocast("cpu", torch.bfloat16):
         network(torch.randn(32, 3, 16, 16)).float().square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    assert type(copy.deepcopy(kept[0])) is Float32AtSinglePlaces
+    assert type(copy.deepcopy(kept[0])) is Float32OnTinyMaps
