@@ -1,4 +1,4 @@
-"""Hooks between training steps: logging, checkpointing, evaluation. None affects training."""
+"""Hooks between training steps: logging, checkpointing, evaluation. None affects what is learnt."""
 
 from __future__ import annotations
 
