@@ -78,7 +78,7 @@ class Finetune:
     variant: str = "auto"  # the network to fine-tune, if a method has several
     subsets: str | None = None  # the folder of subsets, if not in the run's
     views: str | None = None  # the recipe of training views; by default a random crop, flipped
-    steps: Count | None = None  # instead of epochs: the fewest whole epochs with so many steps
+    steps: Count | None = None  # instead of epochs: whole epochs, until there are so many steps
     epochs: Count | None = None  # this and all below: if not the protocol's
     batch: Count | None = None  # images per step, over all ranks
     optimiser: Literal["sgd", "adamw", "lars"] | None = None  # the optimiser
