@@ -1,4 +1,4 @@
-"""A kernel to be compiled by the test of counts."""
+"""A kernel for the tests of machine code counts."""
 
 from __future__ import annotations
 

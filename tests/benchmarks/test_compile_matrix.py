@@ -1,4 +1,4 @@
-"""The matrix of compilers: a run of the tests becomes a row; in the committed ones all fits."""
+"""The compile matrix: a run of the tests becomes a row, and all committed rows fit."""
 
 import json
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""Floors count colours and grey levels, and find no more than chance in scenes without colours."""
+"""Floors count colours and grey levels, and are at chance on scenes without class colours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HALVES = {"a": (0, 130, 255), "b": (63, 64, 191)}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """Two classes of two images each: a colour on the left, black on the right quarter."""
+    """Two classes of two images each: a colour on the left, and a black right quarter."""
     for name, left in HALVES.items():
         image = np.zeros((8, 12, 3), np.uint8)
         image[:, :9] = left
@@ -52,7 +52,7 @@ def test_grey_pixels_are_means_of_the_image(folder: str) -> None:
     assert first[:, 3 * side // 4 :].max() == 0
 
 
-def test_each_floor_tells_classes_of_different_colours(folder: str) -> None:
+def test_each_floor_separates_classes_of_different_colours(folder: str) -> None:
     assert floors.knn_accuracies(folder, folder, k=2) == dict.fromkeys(floors.DESCRIPTORS, 1.0)
 
 
@@ -67,7 +67,7 @@ def test_the_majority_of_the_nearest_decides_and_the_nearest_a_tie() -> None:
     assert accuracy([1, 1], 9) == 1.0 and accuracy([0, 2], 3) == 0.0
 
 
-def test_colours_of_scenes_tell_their_classes_with_a_bias_alone() -> None:
+def test_colours_of_scenes_reveal_their_classes_only_with_a_bias() -> None:
     def accuracies(bias: float) -> dict[str, float]:
         settings = f"size=16, objects=(1, 1), colour_bias={bias}"
         return floors.knn_accuracies(

@@ -27,7 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def without_ffcv(turn: Callable[..., Any]) -> Callable[..., Any]:
-    """The same on a machine without FFCV."""
+    """The benchmark as on a machine without FFCV."""
 
     def warm(*arguments: Any, pipeline: str = "threads", **options: Any) -> Any:
         if pipeline == "ffcv":
@@ -37,7 +37,7 @@ def without_ffcv(turn: Callable[..., Any]) -> Callable[..., Any]:
     return warm
 
 
-# FFCV compiles a pipeline for each of its four contenders, which takes it many seconds.
+# FFCV compiles a pipeline for each of its four contenders, which takes many seconds.
 @pytest.mark.parametrize("with_ffcv", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_all_formats_in_one_run(
     with_ffcv: bool,

@@ -1,4 +1,4 @@
-"""The benchmark of the interpreter's time: kinds of data, both pipelines, no GPU."""
+"""The GIL benchmark: kinds of data, both pipelines, no GPU."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_part_of_every_kind_of_data_has_a_row(
     assert "images/s at most" in capsys.readouterr().out
 
 
-def test_time_of_calls_that_let_go_of_the_lock_is_taken_once() -> None:
+def test_time_of_calls_that_release_the_lock_is_counted_once() -> None:
     released = Released()
     inner = released.timed(lambda: time.sleep(0.02))
     released.timed(lambda: [inner(), inner()])()

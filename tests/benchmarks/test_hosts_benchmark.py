@@ -1,4 +1,4 @@
-"""The benchmark of hosts measures their usual views and patchmill's, of the same images."""
+"""The benchmark of hosts measures their usual views and patchmill's on the same images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_both_make_the_same_views(name: str, settings: Settings) -> None:
 
 
 def shapes_in(batch: object) -> list[tuple[int, ...]]:
-    """Shapes of all images in a batch of any form."""
+    """Shapes of all images in a batch of any structure."""
     if isinstance(batch, torch.Tensor):
         return [tuple(batch.shape)] if batch.ndim == 4 else []
     if isinstance(batch, str | None):

@@ -37,7 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def test_floors_by_hand():
-    """Boxes of 128 x 192 pixels resized to views of 64: by 2 down and by 3 across."""
+    """Boxes of 128 x 192 pixels resized to views of 64: by 2 vertically and 3 horizontally."""
     target = Target("view", 3, 64, True, (0.5,) * 3, (0.5,) * 3)
     rows = np.zeros((1, 3), ROW)
     rows["box_h"], rows["box_w"], rows["full_h"], rows["full_w"] = 128, 192, 64, 64
@@ -69,7 +69,7 @@ def test_floors_by_hand():
 
 
 def test_a_window_reads_only_the_pixels_it_shows():
-    """A quarter of a resized box, from its middle; then one that lies half outside of it."""
+    """A quarter of a resized box, from its middle; then one half outside of it."""
     target = Target("cells", 2, 20, False, (0.5,) * 3, (0.5,) * 3)
     rows = np.zeros((1, 2), ROW)
     rows["box_h"], rows["box_w"], rows["full_h"], rows["full_w"] = 81, 40, 40, 40
@@ -175,7 +175,7 @@ def test_contenders_compute_the_same(name):
     for case in module.cases(torch.device("cpu"), torch.float32):
         results = {name: run() for name, run in case.contenders.items() if COMPILED not in name}
         expected = flat(results.pop(EAGER))
-        # In 16 bits, eager PyTorch rounds lengths and similarities, and finds some other best ones.
+        # In 16 bits, eager PyTorch rounds lengths and similarities, and some best matches differ.
         most = 0.3 if "bfloat16" in case.shape else 1e-4
         for name, result in results.items():
             assert (flat(result) - expected).norm() < most * expected.norm(), (case.shape, name)

@@ -1,4 +1,4 @@
-"""Counts of machine code: loops, widths, occupancy; what is worse than its budget fails."""
+"""Machine code counts: loops, widths, occupancy, and budgets."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ GOOD = budgets.Counts(
     ],
     ids=str,
 )
-def test_what_is_worse_than_its_budget_fails(worse: dict[str, Any]):
+def test_counts_worse_than_their_budget_fail(worse: dict[str, Any]):
     assert len(budgets.excess(replace(GOOD, **worse), GOOD)) == 1
 
 
 @pytest.mark.parametrize("better", [{}, {"loop": 150}, {"loads": "3x16"}, {"warps": 24}], ids=str)
-def test_what_is_no_worse_passes(better: dict[str, Any]):
+def test_counts_no_worse_pass(better: dict[str, Any]):
     assert budgets.excess(replace(GOOD, **better), GOOD) == []
 
 
@@ -105,7 +105,7 @@ def test_the_table_is_read_as_written_and_holds_the_worst_of_all_gpus(tmp_path: 
     expected = replace(GOOD, loop=210, warps=12, loads="8x2 2x16")
     assert table == found
     assert [line.counts for line in table.values()] == [expected]
-    # A Triton that the table does not name is held to what it says of the others.
+    # A Triton missing from the table has the budget of the others.
     assert budgets.budget_of(table, "views.blur", "TILE=32", "3.9") == expected
     assert matrix.beyond(matrix.compiled(usage), table, everything=True) == []
     assert matrix.beyond([], table, everything=True) == [
@@ -114,7 +114,7 @@ def test_the_table_is_read_as_written_and_holds_the_worst_of_all_gpus(tmp_path: 
 
 
 def test_a_load_that_becomes_narrow_is_found_in_compiled_code():
-    """The same kernel, whose compiler is or is not told that rows begin at multiples of 16."""
+    """The same kernel, with and without the hint that rows start at multiples of 16."""
     triton = pytest.importorskip("triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("kernels are interpreted in this process")

@@ -1,4 +1,4 @@
-"""The benchmark of methods reports the results of its runs beside their floors."""
+"""The benchmark of methods reports the results of its runs next to their floors."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_without_supervised_there_are_no_shares() -> None:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the runs that were trained; results are made up."""
+    """Names of the trained runs; results are fake."""
     made: list[str] = []
     lock = threading.Lock()  # Hydra composes one at a time
 
@@ -136,7 +136,7 @@ def test_every_method_is_run_with_every_seed(
     assert trained == ["tcr-0", "moco-0", "tcr-1", "moco-1"]
 
 
-def test_runs_go_side_by_side(
+def test_runs_are_trained_in_parallel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]
 ) -> None:
     together, train = threading.Barrier(2, timeout=30), runs.train

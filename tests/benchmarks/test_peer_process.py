@@ -1,4 +1,4 @@
-"""A peer that another interpreter runs: turns over a pipe, and what can go wrong there."""
+"""A peer in another interpreter: turns over a pipe, and failures there."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_turns_are_measured_there(photo):
 
 
 def test_another_python_needs_no_patchmill(photo, tmp_path):
-    """A bare interpreter gets as far as the first package that it lacks."""
+    """A bare interpreter fails at the first missing package."""
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')
     bare.chmod(0o755)

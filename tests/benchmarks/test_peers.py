@@ -59,7 +59,7 @@ SIZES = [32, 32, 16]
 DRAWS = 1000
 
 
-# FFCV compiles every view's pipeline, which takes it many seconds.
+# FFCV compiles every view's pipeline, which takes many seconds.
 ALL_BUT_FFCV = [name for name in peers.NAMES if name != "ffcv"]
 
 
@@ -73,7 +73,7 @@ def peer(request) -> peers.Peer:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[str]:
-    """Five square photos of soft shading, so that a JPEG keeps them well."""
+    """Five square photos with smooth gradients, which JPEG preserves well."""
     paths = []
     y, x = np.mgrid[:90, :90] / 90
     for number in range(5):
@@ -99,7 +99,7 @@ def test_views_are_float32_normalised_and_endless(peer, photos):
 
 
 def test_views_are_those_of_the_reference(peer, photos):
-    """Without random choices; FFCV lacks operations, so that only its resize is compared."""
+    """Without random choices; FFCV lacks operations, so only its resize is compared."""
     plain = peer.NOTE.startswith("does less")
     group = Views("view", count=1, size=40, crop=Crop((1.0, 1.0), (1.0, 1.0)), flip=1.0)
     if not plain:
@@ -163,7 +163,7 @@ def test_every_crop_has_its_shape(photos, name, crop):
 
 
 def test_a_grid_is_cut_row_by_row(photos):
-    """The cells of a grid, put together, are the uncut view."""
+    """The cells of a grid form the uncut view."""
     uncut = Views("view", count=1, size=40, crop=Crop((1.0, 1.0), (1.0, 1.0)), flip=0.0)
     cut = replace(uncut, size=20, crop=Grid(2, 2, Crop((1.0, 1.0), (1.0, 1.0))))
     for name in ALL_CROPS:
@@ -219,7 +219,7 @@ def test_what_no_peer_makes_is_refused():
 
 
 def test_peers_say_truly_whether_they_antialias(peer, tmp_path):
-    """Noise that shrinks to a sixth: a filter averages it, and single pixels keep its contrast."""
+    """Noise downscaled to a sixth: a filter averages it, while sampled pixels keep its contrast."""
     if peer.DEVICES["cpu"]:
         pytest.skip(peer.DEVICES["cpu"])
     noise = np.random.default_rng(0).integers(0, 256, (192, 192), np.uint8)
@@ -233,7 +233,7 @@ def test_peers_say_truly_whether_they_antialias(peer, tmp_path):
 
 
 def test_jitter_blur_and_solarise_happen(peer, photos):
-    """Each changes views that are otherwise the same, and none of them changes nothing."""
+    """Each operation changes views that are otherwise equal, and without any nothing changes."""
     if peer.NOTE.startswith("does less"):
         pytest.skip("it has no such operations")
     whole = Views("view", 1, 32, Crop((1.0, 1.0), (1.0, 1.0)), flip=0.0)
@@ -260,7 +260,7 @@ def test_jitter_blur_and_solarise_happen(peer, photos):
 
 
 def test_the_network_is_not_asked(monkeypatch):
-    """Albumentations looks for its newest version when it is imported, unless told not to."""
+    """Albumentations checks for its newest version on import, unless disabled."""
     pytest.importorskip("albumentations")
     program = (
         "import socket; from patchmill.benchmarks.peers import albumentations as peer\n"

@@ -1,4 +1,4 @@
-"""The model of the renderer's time on a GPU: trips counted from rows, times from machine code."""
+"""The model of the renderer's GPU time: trip counts from rows, times from machine code."""
 
 from __future__ import annotations
 

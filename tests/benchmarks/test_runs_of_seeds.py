@@ -1,4 +1,4 @@
-"""Runs of benchmarks are trained and evaluated once; figures of seeds are summed up."""
+"""Runs of benchmarks are trained and evaluated once; figures of seeds are summarised."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY = [
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Commands, in place of running them; an evaluation writes the number of the call."""
+    """Record commands instead of running them; an evaluation writes the number of the call."""
     made: list[list[str]] = []
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The saliency benchmark measures every method; the maps of its peer resemble ours."""
+"""The saliency benchmark measures every method; its peer's maps resemble ours."""
 
 import json
 import sys

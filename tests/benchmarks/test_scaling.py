@@ -27,7 +27,7 @@ def test_the_exchange_by_hand():
     assert model.exchange(alone, 1) == 0
     # Inside a node 3 of 4 parts go round twice: 150 bytes.
     assert model.exchange(CLUSTER, 1) == 150 / 300
-    # Between 4 nodes, too; and messages go up and down a tree of 2 levels.
+    # Also between 4 nodes; and messages go up and down a tree of 2 levels.
     assert model.exchange(CLUSTER, 4) == 150 / 300 + 150 / 75 + 4 * 0.125
 
 

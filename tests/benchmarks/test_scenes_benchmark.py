@@ -1,4 +1,4 @@
-"""The benchmark of scenes measures floors and networks with and without colours of classes."""
+"""The benchmark of scenes measures floors and networks with and without class colours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLOORS = ("six_numbers", "histogram", "centre_histogram", "grey_pixels")
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Overrides of the evaluations; runs are only configured, and results are made up."""
+    """Overrides of the evaluations; runs are only configured, and results are fake."""
     evaluated: list[tuple[str, ...]] = []
 
     def train(folder: Path, *overrides: str) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark of small images: cached epochs, and a loader around a decoder that does nothing."""
+"""The benchmark of small images: cached epochs, and a loader with a decoder that does nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchmill.benchmarks import small_images
 from patchmill.loaders.common.errors import MillError
 
 
-def test_caches_and_the_stand_in_are_measured(tmp_path, monkeypatch, capsys):
+def test_caches_and_the_stub_are_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name, value in {"EPOCH": 64, "BATCH_SIZE": 8, "ROUNDS": 2}.items():
@@ -32,7 +32,7 @@ def test_caches_and_the_stand_in_are_measured(tmp_path, monkeypatch, capsys):
     assert content["images"]["count"] == 6 and "µs per image" in capsys.readouterr().out
 
 
-def test_the_stand_in_takes_the_decoders_place(tmp_path):
+def test_the_stub_replaces_the_decoder(tmp_path):
     loader = small_images.without_decoding(4, 2, tmp_path / "bad.jsonl")
     views = next(iter(loader)).views["image"][:, 0].numpy()
     loader.close()

@@ -1,4 +1,4 @@
-"""A speedrun's clock, its table, and the rows it can run."""
+"""A speedrun's clock, table and rows."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SMALL = (
     *("train.epochs=2", "train.batch_size=8", "train.workers=1", "evaluate.knn_every=1"),
     *("train.precision=fp32", "optim.warmup=0"),
 )
-NOW = 1e9  # by the clock of a made-up run
-STARTS, EVALUATES = 2.0, 0.5  # seconds of a made-up run, which takes 8 an epoch besides
+NOW = 1e9  # by the clock of a fake run
+STARTS, EVALUATES = 2.0, 0.5  # seconds of a fake run, which also takes 8 per epoch
 
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Runs in place of training: seed n gets there after 3 + n epochs, except for seed 1."""
+    """Fake training: seed n reaches the accuracy after 3 + n epochs, except for seed 1."""
     made: list[dict[str, Any]] = []
 
     def train(folder: Path, *overrides: str, environment: Mapping[str, str]) -> None:
@@ -85,7 +85,7 @@ def test_a_real_seed_is_raced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert json.loads(file.read_text())["rows"] == first["rows"]
 
 
-def test_the_table_is_of_the_seeds_that_got_there(
+def test_the_table_is_of_the_seeds_that_reached_the_accuracy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     trainings: list[dict[str, Any]],
@@ -117,7 +117,7 @@ def test_each_seed_has_empty_caches(
     assert not set(first.values()) & {*second.values(), *os.environ.values()}
 
 
-def test_an_interrupted_seed_is_begun_again(
+def test_an_interrupted_seed_is_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: list[dict[str, Any]]
 ) -> None:
     folder = tmp_path / "scenes-0"

@@ -164,7 +164,7 @@ def test_a_mistake_is_one_sentence(monkeypatch, arguments, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_chart_without_matplotlib_is_refused_at_once(tmp_path, monkeypatch):
+def test_a_chart_without_matplotlib_is_refused_immediately(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MillError, match=r"pip install 'patchmill\[plot\]'"):
         run(monkeypatch, "--plot", str(tmp_path / "bars.png"))
@@ -268,13 +268,13 @@ def test_a_peer_that_is_not_installed_is_reported(monkeypatch):
     ("name", "device", "message"),
     [("kornia", "cpu", "for GPUs"), ("ffcv", "cuda:1", "--device cpu")],
 )
-def test_a_peer_is_left_out_where_nobody_would_use_it(name, device, message):
+def test_a_peer_is_skipped_on_devices_it_is_not_used_on(name, device, message):
     with pytest.raises(MillError, match=message):
         batches.peer_contender(name, [], load_recipe(SMALL), 1, 1, device).open()
 
 
 class Greedy(Fake):
-    """Uses CPU time in each turn, and allocates GPU memory when it starts and in each turn."""
+    """Uses CPU time in each turn, and allocates GPU memory at its start and in each turn."""
 
     used: ClassVar[dict[str, float]] = {}
 

@@ -201,7 +201,7 @@ def test_a_turn_trains_and_times_its_steps(state: State, tmp_path: Path, clock: 
 def test_waits_for_the_gpu_are_counted_by_the_line_that_waits(
     state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a feed that warns as torch does on a GPU; logging would wait, and is left out."""
+    """With a feed that warns as torch does on a GPU; no step is logged, as logging would wait."""
     modes, batch = list[str](), next(iter(state.loader))
 
     def wait() -> None:

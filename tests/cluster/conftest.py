@@ -1,4 +1,4 @@
-"""Start a SLURM of eight nodes on this machine, once for all tests that need it."""
+"""Start SLURM with eight nodes on this machine, once for all tests that need it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cluster(slurm_conf: Path) -> Iterator[None]:
-    """Let these tests, and no others, use that SLURM."""
+    """Let only these tests use that SLURM."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(slurm_conf))
         patch.setenv("OMP_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""Queue, watch and disturb jobs on the SLURM that tests start."""
+"""Queue, watch and disturb jobs on the tests' SLURM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from patchmill.training.runtime import records, run_folder
 
 SCRIPT = Path(__file__).parent / "slurm_sandbox.sh"
 NODES = 8
-PATIENCE = 400  # seconds, for machines that do much else
+PATIENCE = 400  # seconds, for busy machines
 EPOCHS, EPOCH = 3, 4  # epochs, and steps in one
 STEPS = EPOCHS * EPOCH
 OVERRIDES = {
@@ -44,7 +44,7 @@ OVERRIDES = {
 
 @contextlib.contextmanager
 def numbers() -> Iterator[tuple[int, int]]:
-    """Yield the first port and the first job id for a SLURM, unused on this machine.
+    """Yield the first port and the first job id for a SLURM, both unused on this machine.
 
     The ports stay bound: others cannot bind them, but SLURM can, as it sets SO_REUSEADDR.
     """
@@ -79,7 +79,7 @@ def on(first: int, last: int) -> list[str]:
 
 
 class Journeys:
-    """Runs that train at the same time, each with what happens to it."""
+    """Runs that train concurrently, each with its disturbance."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(16)
@@ -125,7 +125,7 @@ def until_over(run: Path) -> None:
 
 
 def until_step(run: Path, step: int) -> None:
-    """Wait until a running job has done so many steps."""
+    """Wait until a running job has done this many steps."""
     until(lambda: (records.read(run).get("step") or [0])[-1] >= step or not queued(run), run)
     assert queued(run), logs(run)
 
@@ -168,7 +168,7 @@ def processes(run: Path, what: str = "") -> list[int]:
 
 
 def ranks(run: Path) -> dict[int, int]:
-    """Rank -> its process."""
+    """Processes by rank."""
     found = {}
     for process in processes(run, "submitit.core._submit"):
         with contextlib.suppress(OSError):
@@ -180,7 +180,7 @@ def ranks(run: Path) -> dict[int, int]:
 
 @contextlib.contextmanager
 def paused(run: Path) -> Iterator[None]:
-    """Stop its ranks meanwhile, or until SLURM wakes them."""
+    """Stop the run's ranks for the duration of the context, or until SLURM wakes them."""
     held = list(ranks(run).values())
     try:
         for process in held:

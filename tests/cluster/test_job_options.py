@@ -1,4 +1,4 @@
-"""Containers, bindings, notifications, dependencies and the best run: what is written and said."""
+"""Containers, bindings, notifications, dependencies and the best run: scripts and output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merged logs of a job's ranks, the failure that they report, and restarts without progress."""
+"""Merged logs of a job's ranks, the failure they report, and restarts without progress."""
 
 from __future__ import annotations
 

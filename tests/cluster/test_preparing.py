@@ -1,4 +1,4 @@
-"""Data preparation shared among tasks: plans, refusals, what is left to make, and a real SLURM."""
+"""Data preparation shared among tasks: plans, refusals, remaining work, and a real SLURM."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_masks_do_not_depend_on_the_number_of_tasks(no_slurm, capsys, tmp_path):
 
 
 def test_shares_that_were_not_merged(no_slurm, capsys, tmp_path, monkeypatch):
-    """Killed before merging: the same command, or the job at the end, merges and no more."""
+    """Killed before merging: the same command, or the final job, only merges."""
     from patchmill.loaders.prepare import output
 
     with monkeypatch.context() as patch:
@@ -183,12 +183,12 @@ def test_on_slurm_as_an_array(cluster, capsys, tmp_path):
 @pytest.mark.slurm
 @pytest.mark.xdist_group("slurm")
 def test_a_share_that_slurm_stops_early_is_requeued(cluster, capsys, tmp_path):
-    """And the job that merges the shares waits for it."""
+    """The job that merges the shares waits for the requeued one."""
     import helpers_sandbox
 
     asked = ["--cpus-per-task", "1", "--time", "10", "--slurm", "hold"]
     out = submitted(capsys, "prepare", SCENES, "out", "--tasks", "2", *asked)
-    # Slower, so that it can be met at work.
+    # Slower, so that it can be caught while it works.
     slept = "    import time\n\n    time.sleep(0.5)\n    source = work.source\n    where ="
     file, quick = "loaders/prepare/convert_samples.py", "    source = work.source\n    where ="
     helpers_sandbox.alter(tmp_path / "out.jobs", file, quick, slept)

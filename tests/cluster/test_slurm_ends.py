@@ -1,6 +1,6 @@
 """Ends of jobs on a real SLURM of eight nodes: success, cancellation, or a rank's failure.
 
-All runs train at the same time: most of their time is waiting.
+All runs train concurrently, as they mostly wait.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def somebody_cancels(run: Path) -> None:
 
 
 def a_rank_is_killed(run: Path) -> None:
-    """SIGKILL, as the kernel sends it when memory is short."""
+    """SIGKILL, as sent by the kernel when memory is short."""
     until_step(run, 2)
     os.kill(ranks(run)[1], signal.SIGKILL)
     until_over(run)

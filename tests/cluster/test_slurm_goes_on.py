@@ -1,6 +1,6 @@
-"""Node failures, preemption and time limits on a real SLURM of eight nodes cost no sample.
+"""Node failures, preemption and time limits on a real SLURM of eight nodes lose no sample.
 
-All runs train at the same time: most of their time is waiting.
+All runs train concurrently, as they mostly wait.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def a_job_of_higher_priority_comes(run: Path) -> None:
 def the_limit_is_reached(run: Path) -> None:
     until_step(run, 2)
     with paused(run):
-        # As if it had run for long: SLURM signals at its next check, which wakes the ranks.
+        # As if it had been running long: SLURM signals at its next check, which wakes the ranks.
         control("update", f"jobid={job(run).id}", "timelimit=3")
         until(lambda: "SIGUSR2" in logs(run), run)
         control("update", f"jobid={job(run).id}", "timelimit=10")
@@ -111,7 +111,7 @@ def the_plain_script_reaches_its_limit(run: Path) -> None:
 
 
 def assert_same_learning(run: Path, other: Path) -> None:
-    """Losses of all steps, and so the samples; and the final weights."""
+    """Losses of all steps, which depend on the samples, and the final weights."""
     mine, its = records.read(run), records.read(other)
     for column in ("step", "loss", "lr"):
         assert mine[column] == its[column]

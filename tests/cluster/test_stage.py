@@ -1,4 +1,4 @@
-"""Staging: what is copied to a node's disk, when it is not, and what is said."""
+"""Staging: what is copied to a node's disk, when it is not, and the log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_shards_are_copied_once_and_are_the_same_data(shards: Path, tmp_path: Pa
     assert staged.fingerprint == original.fingerprint
     assert [staged.read(i) for i in range(60)] == [original.read(i) for i in range(60)]
     assert "staged" in said[0]
-    # The next job, and other processes of the node, take what is there.
+    # The next job, and other processes of the node, use the existing copy.
     assert stage.stage(str(shards), str(tmp_path), True, said.append) == copy
     assert stage.stage(str(shards), str(tmp_path), False, said.append) == copy
     assert len(said) == 1

@@ -283,7 +283,7 @@ def test_without_slurm_it_runs_here_to_a_report(tmp_path):
 
 
 def test_scripts_of_this_folder_hide_no_package():
-    """A script's folder comes first on sys.path: its names must not be those of other modules."""
+    """A script's folder is first on sys.path: its files must not shadow other modules."""
     names = {path.stem for path in (ROOT / "cluster").iterdir() if not path.stem.startswith("_")}
     assert {"job", "slurm", "submit"} <= names
     others = sys.stdlib_module_names | metadata.packages_distributions().keys()

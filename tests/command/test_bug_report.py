@@ -1,4 +1,4 @@
-"""patchmill bug-report: what an issue needs to know, without what it must not."""
+"""patchmill bug-report: everything an issue needs, without secrets and names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def quick_doctor(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run that failed as a job, on machines whose names its files hold."""
+    """Folder of a run that failed as a job, with the names of its machines in its files."""
     folder = tmp_path / "run"
     logs = folder / "jobs" / "001"
     logs.mkdir(parents=True)

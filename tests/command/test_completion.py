@@ -1,4 +1,4 @@
-"""Completion: the words that may stand at a cursor, and real shells that insert them."""
+"""Completion: candidates at a cursor, and real shells that insert them."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ START = {
 
 @pytest.mark.parametrize("shell", START)
 def test_a_real_shell_completes(shell: str, tmp_path: Path):
-    """Keys go to an interactive shell; a stand-in for the command prints the words it gets."""
+    """Keys go to an interactive shell; a stub of the command prints its arguments."""
     program = shutil.which(shell)
     if not program:
         pytest.skip(f"needs {shell}")
@@ -274,7 +274,7 @@ def type_into(command: list[str], lines: list[str], folder: Path) -> str:
                 if not new:
                     break
                 shown += new
-            elif waiting:  # all is quiet: it waits for keys
+            elif waiting:  # no more output: it waits for keys
                 os.write(terminal, waiting.pop(0).encode() + b"\r")
         return shown.decode(errors="replace").replace("\r", "")
     finally:

@@ -63,7 +63,7 @@ sys.meta_path.insert(0, Hidden())
 
 
 def hide(folder: Path, names: list[str], action: str = "") -> dict[str, str]:
-    """Environment in which these modules are missing, and no program is installed."""
+    """Environment in which these modules are missing and no program is installed."""
     missing = 'raise ModuleNotFoundError(f"No module named {name!r}", name=name)'
     text = HIDE.format(names=names, action=action or missing)
     (folder / "sitecustomize.py").write_text(text)

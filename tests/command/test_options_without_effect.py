@@ -1,4 +1,4 @@
-"""An option that would do nothing is refused, by every command, in one sentence."""
+"""Every command refuses options without effect, in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redaction: secrets and names go wherever they stand, and all else stays."""
+"""Redaction removes secrets and names everywhere, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Count what steps of tests select, as JSON: on a machine without these modules, and on this one.
+"""Count the tests selected by steps, as JSON: without some modules, and with all of this machine.
 
 python tests/benchmarks/gpu_day/helpers_gpu_day.py OUT HIDDEN,... STEP,... STEP,...
 
-The renderer is timed without the modules, too, into OUT.
+The renderer is also timed without the modules, into OUT.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path[0] = str(ROOT)
 
 
 class Hidden:
-    """Makes modules missing."""
+    """Import hook that makes modules missing."""
 
     def __init__(self, names: set[str]) -> None:
         self.names = names
@@ -31,7 +31,7 @@ class Hidden:
 
 
 class Selected:
-    """Counts tests that are selected, and files that cannot be imported."""
+    """Counts selected tests, and files that cannot be imported."""
 
     def __init__(self) -> None:
         self.count, self.problems = 0, list[str]()
@@ -45,7 +45,7 @@ class Selected:
 
 
 def main(out: str, hidden: str, bare: str, whole: str) -> None:
-    """Two processes, which share what they have imported before one hides modules."""
+    """Two processes that share their imports until one hides modules."""
     import pytest  # noqa: F401
     import torch  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""gpu_day: steps that cannot stop each other, limits, resuming, and the command."""
+"""gpu_day: independence of steps, limits, resuming, and the command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from patchmill.loaders.common.errors import MillError
 
 
 # ------------------------------------------------------------------------------------------- plan
-def test_the_plan_leaves_out_what_no_longer_fits(
+def test_the_plan_skips_steps_that_no_longer_fit(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(here, "look", lambda: Here(""))
@@ -96,7 +96,7 @@ def test_no_step_stops_the_next(tmp_path: Path) -> None:
     assert (tmp_path / "good.log").read_text().endswith("fine\n")
 
 
-def test_what_a_machine_lacks_is_left_out(tmp_path: Path) -> None:
+def test_steps_without_their_requirements_are_skipped(tmp_path: Path) -> None:
     found = run(made(tmp_path, replace(GOOD, gpu=True), replace(BROKEN, needs=("no_module",))))
     assert {entry.state for entry in found.values()} == {"left out"}
     assert found["good"].why == "torch finds no CUDA device"
@@ -104,7 +104,7 @@ def test_what_a_machine_lacks_is_left_out(tmp_path: Path) -> None:
 
 
 def test_minutes_are_kept(tmp_path: Path) -> None:
-    """By a clock that goes on 70 s with each look at it."""
+    """With a clock that advances 70 s per reading."""
     clock = iter(range(0, 10**6, 70))
     steps = [step(f"step{n}", "pass", seconds=60) for n in range(4)]
     found = run(made(tmp_path, *steps, minutes=4), now=lambda: next(clock))
@@ -162,7 +162,7 @@ def test_tests_that_ran_before_the_limit_are_counted(tmp_path: Path) -> None:
     assert (entry.state, entry.why) == ("failed", "1 failed, 3 passed")
 
 
-def test_ctrl_c_ends_at_once_and_resuming_goes_on(
+def test_ctrl_c_ends_immediately_and_resume_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = step("slow", "import time; time.sleep(600)")
@@ -182,7 +182,7 @@ def test_ctrl_c_ends_at_once_and_resuming_goes_on(
 
 
 def test_a_rehearsal_is_no_run(tmp_path: Path) -> None:
-    """A run that goes on after it runs everything."""
+    """A run that continues from it runs everything."""
     gpu = replace(GOOD, gpu=True)
     rehearsed = run(replace(made(tmp_path, gpu), rehearse=True))
     assert rehearsed["good"].state == "held" and rehearsed["good"].rehearsed
@@ -229,7 +229,7 @@ def test_a_run_without_a_gpu_ends_with_its_page(
 
 
 @pytest.mark.usefixtures("few_steps")
-def test_an_interrupted_run_says_how_to_go_on(
+def test_an_interrupted_run_prints_how_to_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:

@@ -20,7 +20,7 @@ from patchmill.benchmarks.lib.gpu_day.steps import ROOT, STEPS
 BY_NAME = {step.name: step for step in STEPS}
 
 
-def test_figures_stand_beside_their_targets(tmp_path: Path) -> None:
+def test_figures_are_shown_with_their_targets(tmp_path: Path) -> None:
     stages = [
         {"stage": "resize", "floor_share": 0.09, "us": 1100},
         {"stage": "all launches", "floor_share": 0.44, "us": 1500},
@@ -111,7 +111,7 @@ def test_reports_are_printed_without_rich(
 
 
 def test_a_rehearsal_of_tests_finds_what_cannot_work_anywhere(tmp_path: Path) -> None:
-    """With "cuda" for the CPU; another outcome there is no failure, and other cases are left."""
+    """With "cuda" meaning the CPU, other outcomes are not failures, and other cases are skipped."""
     (tmp_path / "test_some.py").write_text(
         "import pytest, torch\n"
         "from torch import cuda\n"

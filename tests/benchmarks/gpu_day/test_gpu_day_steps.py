@@ -1,4 +1,4 @@
-"""Steps of gpu_day: commands that parse, tests that are there, what a machine lacks."""
+"""Steps of gpu_day: commands parse, tests exist, and bare machines run what they can."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BY_NAME = {step.name: step for step in STEPS}
 SELECTING = [step.name for step in STEPS if step.writes == "tests"]
 BARE = {"torch", "triton", "numpy", "numba", "pytest"}
 ON_BARE = ["facts", "renderer-parity", "renderer-time", "kernels-parity", "kernels-time"]
-# What no step of a bare machine may need.
+# Modules that no step of a bare machine may need.
 HIDDEN = "nvidia.dali,ffcv,webdataset,submitit,hydra,omegaconf,xdist,pytest_timeout,simplejpeg"
 MORE_HIDDEN = f"{HIDDEN},rich,hypothesis,scipy,PIL,yaml,torchvision,timm,tensorboard,safetensors"
 
@@ -35,7 +35,7 @@ MORE_HIDDEN = f"{HIDDEN},rich,hypothesis,scipy,PIL,yaml,torchvision,timm,tensorb
 @pytest.mark.parametrize(
     "name", [s.name for s in STEPS if s.arguments[0].startswith("benchmarks/")]
 )
-def test_benchmarks_take_the_words_of_their_steps(
+def test_benchmarks_accept_the_arguments_of_their_steps(
     name: str, rehearse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -58,13 +58,13 @@ def test_benchmarks_take_the_words_of_their_steps(
 
 
 @pytest.mark.parametrize("name", ["facts", "images"])
-def test_modules_of_steps_are_there(name: str) -> None:
+def test_modules_of_steps_exist(name: str) -> None:
     assert importlib.util.find_spec(BY_NAME[name].arguments[1])
 
 
 @pytest.mark.xdist_group("gpu_day")
 def test_every_step_of_tests_selects_some(found: Any) -> None:
-    """On a bare machine those of the kernels do, with pytest and nothing else."""
+    """On a bare machine the kernels' steps run, with pytest and nothing else."""
     names = [name for name in SELECTING if not Here("a GPU").lacks(BY_NAME[name])]
     seen = found["bare"] | found["whole"]
     assert set(names) <= set(seen) and set(found["bare"]) == {"renderer-parity", "kernels-parity"}
@@ -75,14 +75,14 @@ def test_every_step_of_tests_selects_some(found: Any) -> None:
 
 @pytest.mark.xdist_group("gpu_day")
 def test_the_renderer_is_timed_on_a_bare_machine(found: Any) -> None:
-    """Everything that it imports is there, and its table is printed without rich."""
+    """All its imports are available, and its table is printed without rich."""
     assert found["timed"]["stages"]
     assert "resize" in found["printed"]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Tests that steps select, on a bare machine and here, and the renderer's times there."""
+    """Tests selected by steps, on a bare machine and here, and the renderer's times there."""
     names = [name for name in SELECTING if not Here("a GPU").lacks(BY_NAME[name])]
     bare = ["renderer-parity", "kernels-parity"]
     whole = [name for name in names if name not in bare]

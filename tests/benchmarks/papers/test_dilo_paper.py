@@ -1,4 +1,4 @@
-"""DiLo's experiment: equal settings but for views, masks of other images, mixed test images."""
+"""DiLo's experiment: equal settings except views, masks of other images, mixed test images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY = ("data=biased_scenes", "scale=demo", f"data.train={SCENES}", "size=32")
 
 
 @pytest.mark.parametrize("budget", dilo.BUDGETS)
-def test_dilo_and_moco_differ_in_their_views_alone(budget: str, tmp_path: Path) -> None:
+def test_dilo_and_moco_differ_only_in_their_views(budget: str, tmp_path: Path) -> None:
     overrides = list(dilo.BUDGETS[budget].overrides)
     if "data=imagenet" in overrides:
         overrides.append(f"data.root={tmp_path}")

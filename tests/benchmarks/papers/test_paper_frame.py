@@ -1,4 +1,4 @@
-"""The frame of the paper scripts trains each run once, and judges claims seed by seed."""
+"""The paper scripts' shared code trains each run once, and judges claims per seed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_run_is_trained_and_the_results_are_stored(
     assert "new over old: holds (+10.0 ± " in capsys.readouterr().out
 
 
-def test_what_trainings_read_is_made_before_them(
+def test_inputs_of_trainings_are_made_first(
     tmp_path: Path, trained: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,7 +85,7 @@ def test_what_trainings_read_is_made_before_them(
     assert before == [0] and len(trained) == 2
 
 
-def test_claims_on_rows_that_a_budget_lacks_are_left_out(
+def test_claims_on_rows_that_a_budget_lacks_are_skipped(
     tmp_path: Path, trained: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""GTSA against DINO: trained alike, with one loss left out each time, and judged by every task."""
+"""GTSA against DINO: equal training, ablations of one loss each, and all tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from patchmill.training.config.recipes import training_recipe
 from patchmill.training.config.settings import Config
 from patchmill.training.evaluation.registry import EVALUATIONS
 
-# kNN, linear, mIoU and box AP of every run of seed 0; with an AP only where it is measured
+# kNN, linear, mIoU and box AP of every run of seed 0; AP only where it is measured
 FIGURES = {
     "untrained": (0.12, 0.15, 0.08, 0.01),
     "dino": (0.20, 0.25, 0.12, 0.04),
@@ -76,7 +76,7 @@ def test_words_fit_the_evaluations(budget: str) -> None:
 
 
 def experiment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Experiment, list[Any]]:
-    """A finished one: runs as training leaves them, evaluations that only say what was asked."""
+    """A finished one: runs as written by training, and evaluations that only record requests."""
     asked: list[Any] = []
     size = gtsa.BUDGETS["cpu"]
     made = Experiment(gtsa.PAPER, size, folder)

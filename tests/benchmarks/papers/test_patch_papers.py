@@ -1,4 +1,4 @@
-"""BagSSL's and EMP-SSL's experiments: settings that compose, and rows that the claims find."""
+"""BagSSL's and EMP-SSL's experiments: settings compose, and every claim finds its rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchmill.training.evaluation.settings import Patches
 
 
 def configs(paper: Any, size: str, root: Path) -> dict[str, Any]:
-    """Settings of the first seed's trainings, by their names."""
+    """Settings of the first seed's trainings, by name."""
     for split in ("train", "val", "test"):
         (root / split).mkdir(parents=True, exist_ok=True)
     settings = [] if "data=scenes" in paper.budgets[size].overrides else [f"data.root={root}"]
@@ -27,7 +27,7 @@ def configs(paper: Any, size: str, root: Path) -> dict[str, Any]:
 
 
 class Evaluated(Experiment):
-    """An experiment whose runs are not trained, and whose evaluations are made up."""
+    """An experiment without training, with fake evaluations."""
 
     made: ClassVar[list[tuple[str, ...]]] = []
 
@@ -75,7 +75,7 @@ def judged(paper: Any, size: str, tmp_path: Path) -> tuple[dict[str, Figures], d
 
 
 @pytest.mark.parametrize("size", ["cpu", "gpu", "paper"])
-def test_bagssl_s_two_networks_differ_in_their_views_alone(size: str, tmp_path: Path) -> None:
+def test_bagssl_s_two_networks_differ_only_in_their_views(size: str, tmp_path: Path) -> None:
     found = configs(bagssl.PAPER, size, tmp_path)
     patches, multi = found["patches"], found["multi"]
     assert patches.method_name == multi.method_name == "bagssl"

@@ -1,4 +1,4 @@
-"""Selfie's paper script trains, measures and draws what it says."""
+"""Selfie's paper script: trainings, measurements and charts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def asked() -> list[tuple[str, ...]]:
 def experiment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, ...]]
 ) -> Experiment:
-    """Two seeds whose runs have a log; evaluations are made up."""
+    """Two seeds whose runs have a log; evaluations are fake."""
     for name in ("selfie-0", "selfie-1", "selfie-jitter-0", "selfie-jitter-1"):
         folder = tmp_path / name
         folder.mkdir()
@@ -67,7 +67,7 @@ def test_both_networks_are_measured_on_every_share(experiment: Experiment) -> No
     assert set(rows["selfie"]) == set(selfie.PAPER.columns)
 
 
-def test_a_seed_takes_its_subset_and_as_many_steps_for_each_share(
+def test_a_seed_has_one_subset_and_the_same_steps_for_each_share(
     experiment: Experiment, asked: list[tuple[str, ...]]
 ) -> None:
     selfie.measure(experiment, 1)
@@ -95,7 +95,7 @@ def test_claims_are_of_each_share(experiment: Experiment, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("budget", ["cpu", "gpu", "paper"])
-def test_words_of_fine_tuning_are_settings_of_it(budget: str) -> None:
+def test_overrides_of_fine_tuning_are_its_settings(budget: str) -> None:
     texts = command_line.split([*selfie.BUDGETS[budget].finetune])
     settings = command_line.parse(EVALUATIONS["finetune"].settings, texts)
     assert texts and set(texts) <= set(vars(settings))
@@ -110,7 +110,7 @@ def test_words_of_fine_tuning_are_settings_of_it(budget: str) -> None:
         ("paper", "cifar10", 4, 8),
     ],
 )
-def test_words_compose(budget: str, data: str, grid: int, patch: int, tmp_path: Path) -> None:
+def test_overrides_compose(budget: str, data: str, grid: int, patch: int, tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         (tmp_path / split).mkdir()
     more = [] if data == "scenes" else [f"data={data}", f"data.root={tmp_path}"]

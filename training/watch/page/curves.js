@@ -1,4 +1,4 @@
-// The charts of the selected runs: which there are, and the lines in each.
+// Charts of the selected runs, and the lines in each.
 
 import { Chart, view } from "./chart.js";
 import { find, isAccuracy, known, make, title } from "./dom.js";

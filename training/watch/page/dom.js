@@ -1,10 +1,10 @@
-// Elements, number formats and words. Text from runs goes through textContent alone.
+// Elements, number formats and labels. Text from runs is only set through textContent.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 export const find = (id) => document.getElementById(id);
 
-/** An element: `make("p", {class: "note"}, "text", other)`; null children are left out. */
+/** An element: `make("p", {class: "note"}, "text", other)`; null children are skipped. */
 export function make(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }

@@ -1,4 +1,4 @@
-// The table of runs, and the settings of those that are selected.
+// The table of runs, and the settings of the selected ones.
 
 import { duration, find, keep, known, make, number, percent, whole } from "./dom.js";
 import { select, stateOf, store } from "./store.js";

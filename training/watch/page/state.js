@@ -1,4 +1,4 @@
-// The state of one run: cards, and how busy the stages of its loader are.
+// The state of one run: cards, and the utilisation of its loader's stages.
 
 import { duration, find, keep, known, make, number, percent, whole } from "./dom.js";
 import { ago, stateOf, store } from "./store.js";
@@ -58,7 +58,7 @@ function lastOf(values) {
 
 // ----------------------------------------------------------------------------------------- stages
 
-/** Bars of the loader's stages, as `loader.stats()` has them. */
+/** Bars of the loader's stages, from `loader.stats()`. */
 export function showStages(run) {
   const host = find("stages"), loader = store.loaders.get(run?.id);
   host.hidden = !loader?.stages;

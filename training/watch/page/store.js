@@ -1,4 +1,4 @@
-// What the server has said so far, and the connection that says it.
+// The data received from the server so far, and the connection.
 
 export const store = {
   folder: "",

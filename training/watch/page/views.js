@@ -1,4 +1,4 @@
-// Images with the boxes of their views, the views, masks, and what two views have in common.
+// Images with the boxes of their views, the views, masks, and regions that two views share.
 
 import { draw, find, keep, make, whole } from "./dom.js";
 import { store } from "./store.js";
