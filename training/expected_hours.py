@@ -113,7 +113,7 @@ def _reasons(
         yield f"measured with {there:g} images of a rank in a step, not {local:g}"
     if measured.data != config.data.name:
         yield f"measured on {measured.data}, which may load faster or slower"
-    yield "evaluations and checkpoints take more"
+    yield "evaluations and checkpoints take extra time"
 
 
 def _advice(config: Config, ranks: int, device: str, overrides: Sequence[str]) -> str:

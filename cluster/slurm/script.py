@@ -122,8 +122,8 @@ def _setup(resources: Resources, folder: Path) -> list[str]:
     flight = f'export TORCH_NCCL_DEBUG_INFO_TEMP_FILE="{folder}/flight-$SLURM_JOB_ID-rank"'
     snapshot = shlex.quote(str(folder / SNAPSHOT))  # before the paths of the user's own methods
     code = f'export PYTHONPATH={snapshot}"${{PYTHONPATH:+:$PYTHONPATH}}"'
-    told = _notify(resources.notify, folder) if resources.notify else ["notify() { :; }"]
-    return [*resources.setup, *profile, *defaults, flight, code, *told, *_merge_logs(folder)]
+    notify = _notify(resources.notify, folder) if resources.notify else ["notify() { :; }"]
+    return [*resources.setup, *profile, *defaults, flight, code, *notify, *_merge_logs(folder)]
 
 
 def _notify(command: str, folder: Path) -> list[str]:

@@ -76,7 +76,7 @@ def test_a_run_of_the_same_network_gives_the_median_of_its_log(tmp_path: Path):
     assert expected.hours == pytest.approx(IMAGES / 100 / 3600)
     assert str(expected) == (
         f"6 minutes: {IMAGES:,} images at 100 a second on {CPU}, as in {tmp_path}/before (median "
-        "of the last 5 rows of its log.csv); evaluations and checkpoints take more"
+        "of the last 5 rows of its log.csv); evaluations and checkpoints take extra time"
     )
 
 

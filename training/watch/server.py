@@ -56,7 +56,7 @@ class Server(ThreadingHTTPServer):
         self.site, self.key = site, secrets.token_urlsafe(18)
         self.cookie = f"patchmill-{secrets.token_hex(4)}"  # cookies are shared between ports
         self.ends = threading.Event()
-        self.room = threading.BoundedSemaphore(MOST_CLIENTS)
+        self.slots = threading.BoundedSemaphore(MOST_CLIENTS)
         self._bind(port, exact)
 
     @property
@@ -101,14 +101,14 @@ class Handler(BaseHTTPRequestHandler):
     timeout = IDLE
 
     def handle(self) -> None:
-        if not self.server.room.acquire(blocking=False):
+        if not self.server.slots.acquire(blocking=False):
             self.connection.settimeout(1.0)
             self.wfile.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return
         try:
             super().handle()
         finally:
-            self.server.room.release()
+            self.server.slots.release()
 
     def do_GET(self) -> None:
         try:
@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refuse_method(self) -> None:
         self.close_connection = True  # a body may follow
-        self._send(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"GET alone\n", {"Allow": "GET"})
+        self._send(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"GET only\n", {"Allow": "GET"})
 
     def _answer(self) -> None:
         self._check_host()

@@ -150,7 +150,7 @@ def _try(source: Any) -> Trial:
 def _contents(trial: Trial, count: int, data: str) -> Iterator[Finding]:
     if trial.problems:
         tried = len(trial.encoded) + len(trial.problems)
-        text = f"{len(trial.problems)} of {tried} that were tried, as {trial.problems[0]}"
+        text = f"{len(trial.problems)} of {tried} that were tried, such as {trial.problems[0]}"
         cost = "such images are replaced; more than 1 in 1000 stop a run"
         yield Finding(
             "unreadable",
@@ -184,9 +184,9 @@ def _speed(source: Any, trial: Trial) -> Iterator[Finding]:
     threaded = len(ids) / max(time.perf_counter() - began, 1e-9)
     text = f"{rate:,.0f} images/s, {megabytes:,.0f} MB/s by one thread"
     more = f"; {threaded:,.0f} images/s by {THREADS}" if ids else ""
-    yield Finding("reading", "ok", f"{text}{more}, some of it from memory perhaps")
+    yield Finding("reading", "ok", f"{text}{more}, possibly partly from memory")
     decoded = len(trial.sides) / max(trial.decode_seconds, 1e-9)
-    yield Finding("decoding", "ok", f"{decoded:,.0f} images/s by one core, before any view is made")
+    yield Finding("decoding", "ok", f"{decoded:,.0f} images/s by one core, without views")
 
 
 def _advice(source: Any, trial: Trial, data: str) -> Iterator[Finding]:
@@ -216,7 +216,7 @@ def _advice(source: Any, trial: Trial, data: str) -> Iterator[Finding]:
             "size",
             "warning",
             f"images are large: {side:,.0f} px on the longer side",
-            "most of the decoded pixels are thrown away",
+            "most of the decoded pixels are discarded",
             f"patchmill prepare {shlex.quote(data)} OUT --max-side 512",
         )
     kinds = [_format(encoded) for encoded in trial.encoded]
@@ -235,7 +235,7 @@ def _advice(source: Any, trial: Trial, data: str) -> Iterator[Finding]:
             "format",
             "warning",
             f"{progressive} of {len(kinds)} JPEGs are progressive",
-            "they take longer to decode, and a GPU's JPEG engines do not take them",
+            "they take longer to decode, and a GPU's JPEG engines cannot decode them",
             f"patchmill prepare {shlex.quote(data)} OUT --max-side 512",
         )
 

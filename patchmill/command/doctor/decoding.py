@@ -24,7 +24,7 @@ def jpeg() -> Iterator[Finding]:
     from patchmill.command.doctor.packages import version_of
 
     versions = (f"{name} {version_of(name.lower())}" for name in ("simplejpeg", "Pillow"))
-    text = f"{', '.join(versions)}; simplejpeg brings libjpeg-turbo"
+    text = f"{', '.join(versions)}; simplejpeg includes libjpeg-turbo"
     if shape == (16, 24, 3):
         yield Finding("JPEG", "ok", text)
     else:

@@ -27,12 +27,12 @@ def driver() -> Iterator[Finding]:
         yield Finding(
             "GPU",
             "warning",
-            "there is a device of NVIDIA's, but nvidia-smi does not list it",
+            "an NVIDIA device exists, but nvidia-smi does not list it",
             "networks train on the CPU",
             "reinstall the driver, or start the container with --gpus all",
         )
     elif not gpus:
-        yield Finding("GPU", "absent", "none of NVIDIA's", "networks and views are made on the CPU")
+        yield Finding("GPU", "absent", "no NVIDIA GPU", "networks and views are made on the CPU")
 
 
 def torch() -> Iterator[Finding]:
@@ -43,7 +43,7 @@ def torch() -> Iterator[Finding]:
         yield Finding("torch", "broken", describe(error), cost, "pip install torch")
         return
     cuda = torch.version.cuda
-    text = f"{torch.__version__}, {f'for CUDA {cuda}' if cuda else 'for CPUs alone'}"
+    text = f"{torch.__version__}, {f'for CUDA {cuda}' if cuda else 'for CPUs only'}"
     listed = _nvidia_smi()
     if torch.cuda.is_available():
         yield Finding("torch", "ok", f"{text}, sees {torch.cuda.device_count()} GPUs")
@@ -51,7 +51,7 @@ def torch() -> Iterator[Finding]:
     elif not listed:
         yield Finding("torch", "ok", text)
     elif not cuda:
-        remedy = "install the build of torch for CUDA that its site names for this machine"
+        remedy = "install the CUDA build of torch that its site lists for this machine"
         yield Finding("torch", "warning", text, "the GPUs stay idle", remedy)
     else:
         remedy = f"update the driver ({listed[0][2]}), or install a torch for an older CUDA"
@@ -74,9 +74,7 @@ def jpeg_engines() -> Iterator[Finding]:
     if engines:
         yield Finding("JPEG engines", "ok", f"{engines}, of {cores} cores each")
     else:
-        yield Finding(
-            "JPEG engines", "absent", "none", "JPEGs are decoded by the GPU's other cores"
-        )
+        yield Finding("JPEG engines", "absent", "none", "JPEGs are decoded by the GPU's CUDA cores")
 
 
 def triton() -> Iterator[Finding]:
@@ -132,7 +130,7 @@ def _architectures(torch: object) -> Iterator[Finding]:
                 "warning",
                 f"has no code for GPU {index}, sm_{major}{minor}",
                 "it cannot be used, or starts slowly",
-                "install a torch that is built for it",
+                "install a build of torch for it",
             )
 
 

@@ -34,8 +34,8 @@ def cores() -> Iterator[Finding]:
         yield Finding(
             "cores",
             "warning",
-            f"{text}, but it gets the time of {limit:g} alone",
-            "more loading threads than that get in each other's way",
+            f"{text}, but it is limited to the time of {limit:g}",
+            "more loading threads than that slow each other down",
             f"workers={max(1, round(limit))} of loaders.build, train.workers of training",
         )
     else:

@@ -25,7 +25,7 @@ MODULES = {
 # Extra -> what is missing without it; extras not listed are development tools.
 COSTS = {
     "dali": "JPEGs for views on a GPU are decoded by CPU threads, not on the GPU",
-    "ffcv": 'no pipeline="ffcv"; a .beton is read all the same',
+    "ffcv": 'no pipeline="ffcv"; a .beton can still be read',
     "parquet": "Parquet files cannot be read, as data or as lists",
     "lmdb": "LMDB databases cannot be read",
     "wandb": "runs cannot be logged to Weights & Biases",
@@ -34,7 +34,7 @@ COSTS = {
     "az": "az:// URLs cannot be streamed by fsspec",
     "onnx": "saliency maps of networks in ONNX files cannot be made",
     "eval": "evaluate=detect cannot score by COCO's rules",
-    "bench": "benchmarks leave out peers",
+    "bench": "benchmarks skip peers",
     "plot": "benchmarks draw no charts",
     "adapters": "the adapters to these libraries cannot be used",
 }

@@ -42,4 +42,4 @@ def run(probes: dict[str, Probe], arguments: Sequence[str]) -> Iterator[Finding]
         except Exception as error:  # from any library, on any machine
             is_missing = isinstance(error, ImportError)
             state: State = "broken" if is_missing else "warning"
-            yield Finding(name, state, describe(error), "more cannot be said of it")
+            yield Finding(name, state, describe(error), "nothing more is known about it")

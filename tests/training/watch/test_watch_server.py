@@ -143,7 +143,7 @@ def test_the_server_listens_on_loopback_alone(runs: Path):
 def test_many_pages_at_a_time_and_then_no_more(runs: Path, monkeypatch):
     impatient(monkeypatch)
     with serving(runs) as server, ExitStack() as stack:
-        server.room = type(server.room)(24)
+        server.slots = type(server.slots)(24)
         for _ in range(24):
             events = stack.enter_context(stream(server, "one"))
             assert until(events, "log")["rows"] == helpers_report.STEPS
