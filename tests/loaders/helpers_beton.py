@@ -36,7 +36,7 @@ def write_beton(path: Path, images: list[bytes], **settings: Any) -> Path:
 
 
 def overwrite_image(path: Path, index: int, data: bytes) -> None:
-    """Replace the bytes of a stored image by others that are no longer."""
+    """Replace the bytes of a stored image by others of at most the same length."""
     with open(path, "r+b") as file:
         header = np.frombuffer(file.read(layout.HEADER.itemsize), layout.HEADER)[0]
         file.seek(int(header["allocations"]) + index * layout.ALLOCATION.itemsize)

@@ -12,7 +12,7 @@ HOURS_AGO = 1_600_000_000
 
 
 def write_mask_shard(path: Path, masks: list[bytes]) -> Path:
-    """Write a shard with a JPEG per mask; empty bytes are no mask."""
+    """Write a shard with a JPEG per mask; empty bytes mean no mask."""
     with webdataset.TarWriter(str(path), encoder=False, mtime=0) as writer:
         for i, mask in enumerate(masks):
             sample = {"__key__": f"{i}", "jpg": making.jpeg(i)}

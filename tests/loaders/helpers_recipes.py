@@ -1,4 +1,4 @@
-"""Random recipes that make sense, for tests."""
+"""Random valid recipes, for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger's file: complete after every bad sample, however many, and whatever happens to it."""
+"""The ledger's file: complete after every bad sample, for any number, and whatever happens to it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_bad_sample_costs_its_own_line_however_many_there_are(
 
 
 def written() -> int:
-    """Bytes that this process has handed to write."""
+    """Bytes that this process has passed to write."""
     return int(ACCOUNT.read_text().split("wchar:")[1].split()[0])
 
 
@@ -59,7 +59,7 @@ def test_the_first_bad_sample_of_a_run_replaces_the_list_of_an_earlier_one(path:
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_line_that_was_cut_off_spoils_no_other(path: Path) -> None:
+def test_a_truncated_line_spoils_no_other(path: Path) -> None:
     ledger = Ledger(path, 1)
     fill(ledger, range(2))
     with path.open("a") as file:
@@ -68,7 +68,7 @@ def test_a_line_that_was_cut_off_spoils_no_other(path: Path) -> None:
     assert listed(path) == [0, 1, 2, 3]
 
 
-def test_a_disk_that_is_full_for_a_moment_loses_no_bad_sample(
+def test_a_disk_that_is_briefly_full_loses_no_bad_sample(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: int, data: bytes) -> int:

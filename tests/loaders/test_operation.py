@@ -26,7 +26,7 @@ def recipe(*extra: Any, **settings: Any) -> Recipe:
 
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, type[Operation]]]:
-    """The registry; what a test adds is forgotten."""
+    """The registry, restored after a test."""
     known = dict(registry.KINDS)
     monkeypatch.setattr(registry, "KINDS", known)
     yield known
@@ -90,7 +90,7 @@ def test_fingerprints_depend_on_the_operations_and_their_order():
     assert len({made.fingerprint() for made in recipes}) == len(recipes)
 
 
-def test_an_operation_of_ones_own_is_read_back_once_registered(kinds: dict[str, type[Operation]]):
+def test_a_custom_operation_is_read_back_once_registered(kinds: dict[str, type[Operation]]):
     made = recipe(Swap(p=0.5, order=[1, 2, 0]))
     assert made.views[0].extra == (Swap(0.5, (1, 2, 0)),)
     text = made.to_yaml()
@@ -115,7 +115,7 @@ def test_a_class_that_is_defined_again_replaces_itself(kinds: dict[str, type[Ope
     assert kinds["Own"] is again is not first
 
 
-def test_yaml_names_a_class_by_its_place(
+def test_yaml_names_a_class_by_its_module(
     kinds: dict[str, type[Operation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     lines = [

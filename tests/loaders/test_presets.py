@@ -117,7 +117,7 @@ def test_dinov2_blurs_as_trained_or_as_written():
     assert presets.dinov2().views[1].crop.scale == (0.05, 0.32)
 
 
-def test_swav_has_a_std_of_its_own():
+def test_swav_has_its_own_std():
     for group in presets.swav().views:
         assert group.std == (0.228, 0.224, 0.225) and group.mean == IMAGENET_MEAN
         assert group.interpolation == "bilinear" and group.blur == Blur(0.5)

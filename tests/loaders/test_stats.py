@@ -12,7 +12,7 @@ STAGES = ("read", "decode", "plan", "render")
 
 
 def counters(*milliseconds: int, items: int, stages: tuple[str, ...] = STAGES) -> Counters:
-    """Counters of a lane with `items` samples, each of so many milliseconds per stage."""
+    """Counters of a lane with `items` samples, each taking this many milliseconds per stage."""
     lane = Counters(stages)
     for _ in range(items):
         for stage, length in zip(stages, milliseconds, strict=True):
@@ -49,7 +49,7 @@ def test_the_bottleneck_is_the_slowest_stage_where_training_waits(slowest: int):
 
 
 def test_the_bottleneck_is_in_the_busiest_crew():
-    """One decoder at 60 % holds up more than two workers at 40 %, of whom one stage is 35 %."""
+    """One decoder at 60 % holds up more than two workers at 40 %, one stage of which takes 35 %."""
     workers = [counters(35, 1, 1, 3, items=10) for _ in range(2)]
     decoder = [counters(60, items=10, stages=("decode",))]
     gpu = [counters(5, 40, items=10, stages=("upload", "views"))]

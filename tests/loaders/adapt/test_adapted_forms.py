@@ -33,7 +33,7 @@ def test_tuples_are_crops_and_labels() -> None:
     assert len(crops) == 1 and labels is None
 
 
-def test_dicts_have_all_there_is_or_what_was_asked_for() -> None:
+def test_dicts_hold_everything_or_the_requested_keys() -> None:
     batch = next(iter(make_loader(recipe=RECIPE)))
     entries = next(iter(adapt.as_dicts(make_loader(recipe=RECIPE))))
     assert type(entries) is dict and list(entries) == ["global", "local", "ids", "labels"]
@@ -68,7 +68,7 @@ def test_timms_pairs_and_its_mixup_hook() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_all_else_is_the_loaders(name: str) -> None:
+def test_everything_else_is_delegated_to_the_loader(name: str) -> None:
     loader = make_loader(batch_size=4, rank=1, world_size=2)
     adapted: Any = getattr(adapt, name)(loader)
     assert (len(adapted), adapted.batch_size, adapted.drop_last) == (3, 4, True)
@@ -122,7 +122,7 @@ def test_wrong_use_is_refused_in_a_sentence(use: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_importing_adapters_imports_no_host() -> None:
+def test_importing_adapters_imports_no_framework() -> None:
     code = "import sys; from patchmill.loaders import adapt; dir(adapt); print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert {"torch", "lightning", "transformers", "timm", "numba"} & set(loaded) == set()

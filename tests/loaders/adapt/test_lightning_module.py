@@ -26,7 +26,7 @@ def without_other_packages_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Notes(pl.LightningModule):
-    """Trains a number, and notes the ids of all batches."""
+    """Trains a number, and records the ids of all batches."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ def test_a_missing_host_is_named(
         getattr(adapt, name)
 
 
-def test_the_lightning_that_the_program_uses_is_taken() -> None:
+def test_the_lightning_that_the_program_imported_is_used() -> None:
     pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is not installed")
     code = (
         "import pytorch_lightning as pl; from patchmill.loaders import adapt; "

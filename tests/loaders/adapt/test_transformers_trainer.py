@@ -17,7 +17,7 @@ from patchmill.loaders.adapt import LoaderTrainer, as_dicts, as_transformers  # 
 
 
 class Model(torch.nn.Module):
-    """Trains a number, and notes what identifies the batches."""
+    """Trains a number, and records what identifies the batches."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -37,13 +37,13 @@ def test_a_reader_that_stops_early_is_no_error():
     assert run("print('line')") == (0, "line\n", "")
 
 
-def test_a_command_that_fails_behind_a_reader_that_has_gone_says_why_alone():
+def test_a_command_that_fails_after_its_reader_is_gone_reports_only_its_error():
     late = "import time; time.sleep(0.3); print('line'); "
     assert run(f"{late} sys.exit('2 problems')", "nobody") == (1, "", "2 problems\n")
     assert run(f"{late} raise MillError('no')", "nobody") == (1, "", "error: no\n")
 
 
-def test_names_from_outside_do_not_steer_the_terminal():
+def test_untrusted_names_do_not_control_the_terminal():
     assert run(r"raise MillError('cannot read \x1b[2J\udce9.jpg')")[2] == (
         "error: cannot read \\x1b[2J\\xe9.jpg\n"
     )
@@ -56,7 +56,7 @@ def test_another_broken_pipe_is_a_bug():
     assert code == 1 and "BrokenPipeError: a worker has gone" in errors
 
 
-def test_memory_or_threads_that_run_out_are_one_line():
+def test_running_out_of_memory_or_threads_is_reported_in_one_line():
     for body, words in {
         "bytearray(1 << 60)": "no memory for this command (an allocation failed): use",
         "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')": "2 GiB): use smaller",

@@ -26,13 +26,13 @@ TITLE = "\x1b]0;owned\x07\x1b[2J"  # sets a window's title, and clears the scree
 
 
 @given(st.text(st.characters(), max_size=20) | st.binary(max_size=20).map(os.fsdecode))
-def test_what_is_printable_can_be_written_and_steers_nothing(text: str):
+def test_printable_text_can_be_encoded_and_controls_nothing(text: str):
     shown = printable(text)
     assert shown.encode().decode() == shown
     assert printable(shown) == shown and "\x1b" not in shown and len(shown.splitlines()) <= 1
 
 
-def test_letters_stay_and_bytes_are_shown():
+def test_letters_are_kept_and_bytes_are_escaped():
     assert printable("Grüße 東京 \N{SLICE OF PIZZA}") == "Grüße 東京 \N{SLICE OF PIZZA}"
     assert printable(f"a{TITLE}\n.jpg") == r"a\x1b]0;owned\x07\x1b[2J\x0a.jpg"
     assert printable(os.fsdecode(b"caf\xe9.jpg")) == r"caf\xe9.jpg"

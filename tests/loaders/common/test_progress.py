@@ -15,7 +15,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_lines_tell_rate_and_time_left(clock: list[float], caplog: pytest.LogCaptureFixture):
+def test_lines_show_rate_and_time_left(clock: list[float], caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "patchmill")
     with progress.track("preparing", 10_000, done=4000, unit="images") as advance:
         advance(10)

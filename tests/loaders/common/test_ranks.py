@@ -51,7 +51,7 @@ def test_launchers_give_the_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ranks.choose(None, None) == Rank(1, 2, "SLURM")
 
 
-def test_a_batch_script_is_no_rank() -> None:
+def test_a_batch_script_is_not_a_rank() -> None:
     assert ranks.launched({k: v for k, v in SLURM.items() if k != "SLURM_STEP_ID"}) is None
     assert ranks.launched({**TORCHRUN, "WORLD_SIZE": "1"}) is None
     assert ranks.launched({"SLURM_NTASKS": "2(x2)", "WORLD_SIZE": "abc"}) is None
@@ -69,7 +69,7 @@ def test_without_a_launcher_any_rank_may_be_given(size: int, data: st.DataObject
     assert ranks.choose(rank, size) == Rank(rank, size, GIVEN)
 
 
-def test_what_contradicts_the_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contradictions_with_the_process_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     start(monkeypatch, TORCHRUN)
     for given_values in ((2, 8), (3, 16), (0, 9)):
         with pytest.raises(MillError, match="contradicts this process, which is rank 3 of 8 by to"):
@@ -87,7 +87,7 @@ def test_a_smaller_world_may_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ranks.choose(3, 8)[:2] == ranks.choose(3, None)[:2] == ranks.choose(None, 8)[:2]
 
 
-def test_a_rank_taken_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_detected_too_early_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     early, given_rank = ranks.choose(None, None), ranks.choose(0, 1)
     ranks.check(early)
     group(monkeypatch, 1, 2)
@@ -119,7 +119,7 @@ def test_damaged_variables_are_named() -> None:
         ({"CUDA_VISIBLE_DEVICES": "0", "TORCHELASTIC_RUN_ID": "1"}, 1, 3),
     ],
 )
-def test_a_rank_takes_the_gpu_of_its_local_rank_or_its_only_one(
+def test_a_rank_uses_the_gpu_of_its_local_rank_or_its_only_one(
     environ: dict[str, str], gpus: int, index: int
 ):
     assert ranks.gpu_index(3, gpus, environ) == index

@@ -38,7 +38,9 @@ class Outer:
         ({}, "inner", Inner()),
     ],
 )
-def test_values_take_the_type_of_their_field(given: dict[str, Any], field: str, value: Any):
+def test_values_are_converted_to_the_type_of_their_field(
+    given: dict[str, Any], field: str, value: Any
+):
     made = getattr(typed.from_plain(Outer, given), field)
     assert made == value and type(made) is type(value)
 

@@ -39,7 +39,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
     assert list(map_ahead(str, [], 3, 5)) == []
 
 
-def test_only_so_many_items_are_begun_ahead() -> None:
+def test_only_a_bounded_number_of_items_is_started_ahead() -> None:
     taken: list[int] = []
     items = (taken.append(n) or n for n in range(100))
     for n in map_ahead(lambda n: n, items, 2, 7):
@@ -48,7 +48,7 @@ def test_only_so_many_items_are_begun_ahead() -> None:
 
 
 @pytest.mark.parametrize("mapped", [map_in_threads, partial(map_ahead, ahead=20)])
-def test_an_error_comes_in_its_turn_and_cancels_what_has_not_begun(
+def test_an_error_is_raised_in_order_and_cancels_work_not_yet_started(
     mapped: Callable[..., Iterator[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "_JOIN_SECONDS", 0.01)
@@ -76,7 +76,7 @@ def test_an_error_comes_in_its_turn_and_cancels_what_has_not_begun(
 def test_closing_waits_for_work_in_progress_but_not_for_ever(
     mapped: Callable[..., Generator[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A turn like that to compile a function, which nothing interrupts, or a read that hangs."""
+    """An item like a compilation, which cannot be interrupted, or a read that hangs."""
     monkeypatch.setattr(threads, "_JOIN_SECONDS", 0.01)
     begun, gate = threading.Event(), threading.Event()
 

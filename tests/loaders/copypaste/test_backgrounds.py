@@ -40,7 +40,7 @@ shares = st.dictionaries(st.integers(0, 9), st.none() | st.floats(0, 1), min_siz
 
 
 @given(shares, st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 9))
-def test_the_candidate_with_least_foreground_is_taken(
+def test_the_candidate_with_least_foreground_is_chosen(
     known: dict[int, float | None], candidates: list[int], id: int
 ) -> None:
     taken = least_foreground(id, candidates, known.__getitem__)
@@ -89,7 +89,7 @@ def test_other_masks_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_chosen_backgrounds_show_less_foreground() -> None:
-    """Chosen backgrounds show less foreground than images on the whole."""
+    """Chosen backgrounds show less foreground than images on average."""
     found = masks.open_masks(open_source("scenes(count=40, size=48)"))
     assert found is not None
     share = [found.foreground(id) or 1.0 for id in range(40)]

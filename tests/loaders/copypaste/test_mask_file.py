@@ -118,7 +118,7 @@ GS = {"method": "gs", "version": 1}
     ids=str,
 )
 def test_metadata_of_another_kind_is_one_sentence(tmp_path: Path, meta: dict[str, Any]) -> None:
-    """The file's checksums fit: whoever wrote it made them."""
+    """The file's checksums match: its author computed them."""
     path = tmp_path / "a.masks"
     rows = [mask_file.mask_row(levels((20, 30)), 0.5, 0.5, "") for _ in range(3)]
     mask_file.write_mask_file(path, lambda: rows, 3, meta)
@@ -127,7 +127,7 @@ def test_metadata_of_another_kind_is_one_sentence(tmp_path: Path, meta: dict[str
 
 
 @pytest.mark.parametrize("meta", [{}, {"estimator": GS}, {"counts": 5}])
-def test_metadata_that_is_not_there_is_done_without(tmp_path: Path, meta: dict[str, Any]) -> None:
+def test_missing_metadata_is_optional(tmp_path: Path, meta: dict[str, Any]) -> None:
     source = open_source(making.photos(tmp_path / "src", 3))
     rows = [mask_file.mask_row(levels((20, 30)), 0.5, 0.5, "") for _ in range(3)]
     path = tmp_path / "a.masks"

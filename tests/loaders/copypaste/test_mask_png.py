@@ -37,7 +37,7 @@ def by_pil(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def filtered(plane: np.ndarray, filters: np.ndarray) -> bytes:
-    """A PNG whose rows have these filters, by the book."""
+    """Encode a PNG with these row filters, as specified."""
     rows, above = [], np.zeros(plane.shape[1] + 1, int)
     for row, kind in zip(plane.astype(int), filters, strict=True):
         here = np.r_[0, row]
@@ -57,7 +57,7 @@ def filtered(plane: np.ndarray, filters: np.ndarray) -> bytes:
 
 
 @given(sides, sides)
-def test_eight_bits_travel_unchanged(height: int, width: int) -> None:
+def test_eight_bits_are_stored_unchanged(height: int, width: int) -> None:
     plane = noise(height, width)
     found = decode_mask(encode_mask(plane), nowhere)
     assert found.dtype == np.uint8 and found.flags.c_contiguous
@@ -87,13 +87,13 @@ def test_every_filter(height: int, width: int, data: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(sides, sides, st.sampled_from(["PNG", "BMP", "TIFF"]))
-def test_what_other_programs_write(height: int, width: int, kind: str) -> None:
+def test_pngs_of_other_programs(height: int, width: int, kind: str) -> None:
     plane = noise(height, width)
     found = decode_mask(by_pil(Image.fromarray(plane), kind), nowhere)
     np.testing.assert_array_equal(found, plane)
 
 
-def test_other_depths_are_brought_to_eight_bits() -> None:
+def test_other_depths_are_converted_to_eight_bits() -> None:
     plane = noise(20, 30)
     bits = decode_mask(by_pil(Image.fromarray(plane > 127)), nowhere)
     np.testing.assert_array_equal(bits, np.where(plane > 127, 255, 0))

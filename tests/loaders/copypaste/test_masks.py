@@ -149,7 +149,7 @@ def make_file(source: Source, out: Path | None = None, method: str = "gs") -> Pa
     return out
 
 
-def test_it_is_found_beside_the_data_or_in_the_cache(tmp_path: Path) -> None:
+def test_it_is_found_next_to_the_data_or_in_the_cache(tmp_path: Path) -> None:
     folder = making.photos(tmp_path / "src", 4)
     source = open_source(folder)
     assert masks.find_mask_file(source) is None
@@ -169,7 +169,7 @@ def test_it_is_found_beside_the_data_or_in_the_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_where_nothing_can_be_written_it_goes_to_the_cache(tmp_path: Path) -> None:
+def test_it_goes_to_the_cache_if_the_folder_is_not_writable(tmp_path: Path) -> None:
     source = open_source(making.photos(tmp_path / "ro" / "src", 2))
     (tmp_path / "ro").chmod(0o500)
     try:

@@ -41,7 +41,7 @@ def test_a_small_jpeg_cannot_hold_many_pixels() -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_no_constant_jpeg_is_refused(mode: str, progressive: bool) -> None:
-    """Nothing is coded in fewer bits than one colour: with optimised tables, a bit for a code."""
+    """Nothing takes fewer bits than a single colour: with optimised tables, one bit per code."""
     for subsampling in (0, 1, 2):
         for interval in (0, 1, 7):
             image = Image.new(mode, (1999, 1001))
@@ -112,8 +112,8 @@ for name in sys.argv[1:]:
 """
 
 
-def test_what_bombs_cost(tmp_path: Path) -> None:
-    """MiB that decoding takes at most, in a process of its own."""
+def test_memory_taken_by_bombs(tmp_path: Path) -> None:
+    """Peak memory of decoding in MiB, in a separate process."""
     files = {
         "jpeg": bomb(13_377),
         "below": bomb(8192),

@@ -195,7 +195,7 @@ def test_errors_of_bad_files_say_why(name: str) -> None:
     assert str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_large_image_below_the_limit_is_no_bomb() -> None:
+def test_a_large_image_below_the_limit_is_not_a_bomb() -> None:
     assert 8000 * 8000 < MAX_PIXELS
 
     def allocate(size: int) -> np.ndarray:
@@ -286,8 +286,8 @@ def test_a_decoder_keeps_its_memory_and_grows_it() -> None:
     assert np.shares_memory(big, decoder(ODD["baseline"]))
 
 
-def test_a_decoder_decodes_images_beside_each_other() -> None:
-    """However many: those for which there is no room get memory of their own."""
+def test_a_decoder_keeps_several_images() -> None:
+    """Decode any number of images: those that do not fit get their own memory."""
     decoder, names = Decoder(), ["baseline", "4:2:0", "PNG", "progressive"]
     decoder._memory = np.empty(2 * HEIGHT * WIDTH * 3, np.uint8)
     for _ in range(2):

@@ -69,7 +69,7 @@ MUTANTS = st.builds(changed, st.sampled_from(JPEGS), st.lists(CHANGES, max_size=
 
 
 def scan(files: list[bytes], known: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """Kinds, hashes, ids and shapes of these files, which lie one behind the other."""
+    """Kinds, hashes, ids and shapes of these files, concatenated in memory."""
     count, ends = len(files), np.cumsum([0, *map(len, files)])
     memory = np.frombuffer(b"".join(files) + b"\xff\xd9", np.uint8).copy()
     kinds, hashes = np.full(count, 9, np.uint8), np.full(count, 9, np.uint32)
@@ -98,8 +98,8 @@ def test_any_bytes_are_plain_to_it_if_they_are_plain(files: list[bytes]) -> None
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(MUTANTS, min_size=1, max_size=8))
-def test_dalis_parser_reads_whatever_is_sure(files: list[bytes]) -> None:
-    """A header that it cannot read would end the process."""
+def test_dalis_parser_reads_all_sure_headers(files: list[bytes]) -> None:
+    """A header that it cannot read would kill the process."""
     pytest.importorskip("nvidia.dali", reason="needs DALI")
     from patchmill.loaders.pipelines.dali.decoder import has_decodable_header
 
@@ -109,7 +109,7 @@ def test_dalis_parser_reads_whatever_is_sure(files: list[bytes]) -> None:
 
 
 def test_usual_jpegs_are_sure_and_others_once_they_are_known() -> None:
-    """EXIF data are what the parser may stumble over."""
+    """EXIF data may confuse the parser."""
     files = [jpeg(1), jpeg(2, progressive=True), jpeg(3, mode="L"), odd()["exif"], odd()["no end"]]
     kinds, hashes, *_ = scan(files)
     assert kinds.tolist() == [jpeg_scan.SURE] * 3 + [jpeg_scan.PLAIN, jpeg_scan.OTHER]
@@ -121,7 +121,7 @@ def test_usual_jpegs_are_sure_and_others_once_they_are_known() -> None:
     assert scan([*files[:3], other], known)[0].tolist()[3] != jpeg_scan.SURE
 
 
-def test_a_span_below_zero_is_no_image() -> None:
+def test_a_span_below_zero_is_not_an_image() -> None:
     spans, one = np.array([[-1, -1]]), np.zeros(1, np.int64)
     kinds = np.full(1, 9, np.uint8)
     memory = np.frombuffer(jpeg(1), np.uint8).copy()

@@ -38,6 +38,6 @@ def test_a_good_image_for_which_there_is_no_memory(format: str, tmp_path: Path) 
     assert disk_faults.run(decode_with_little).told == "no memory"
 
 
-def test_a_bad_image_is_one_however_much_memory_there_is() -> None:
+def test_a_bad_image_is_bad_with_any_amount_of_memory() -> None:
     with pytest.raises(BadImage, match="known type"):
         decode(b"no image")

@@ -13,7 +13,7 @@ from patchmill.loaders.sources.numbered import NumberedSource
 
 
 class Noise(NumberedSource):
-    """Images of noise as PPMs; `versions` says which noise each of them shows now."""
+    """Images of noise as PPMs; `versions` sets the noise that each of them shows."""
 
     def __init__(self, count: int, stamped: bool = True) -> None:
         self.name, self.fingerprint, self.labels = "noise", f"noise-{count}", None
@@ -35,7 +35,7 @@ class Noise(NumberedSource):
 
 
 def as_another_process(folder: Path, source: NumberedSource, size: str = "10MB") -> Store:
-    """A store of its own, where `open_store` would share one within this process."""
+    """A separate store, while `open_store` would share one within this process."""
     wanted = spec.parse(f"disk:{folder}:{size}")
     folder.mkdir(exist_ok=True)
     path = folder / f"{opening.store_key(source)}{opening.SUFFIX}"  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def as_another_process(folder: Path, source: NumberedSource, size: str = "10MB")
 
 
 def fill(store: Store, ids: range | list[int]) -> None:
-    """Do with these samples as a loader does."""
+    """Process these samples as a loader does."""
     for id in ids:
         if store.image(id) is None:
             data, stamp = store.read(id)
@@ -51,7 +51,7 @@ def fill(store: Store, ids: range | list[int]) -> None:
 
 
 def held(store: Store, source: NumberedSource) -> list[int]:
-    """The samples that a store has, each of which must be as a fresh decode."""
+    """The samples in a store, each of which must equal a fresh decode."""
     images = {id: store.image(id) for id in range(len(source))}
     there = {id: image for id, image in images.items() if image is not None}
     for id, image in there.items():

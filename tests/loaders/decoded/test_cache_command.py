@@ -66,6 +66,6 @@ def test_a_damaged_store_and_a_lock_alone_are_listed_and_removed(
     assert stores_in(folder) == [] and list(folder.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(MillError, match="there is no folder"):
         main([str(tmp_path / "none")])

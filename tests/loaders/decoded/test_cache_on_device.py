@@ -27,7 +27,7 @@ def test_bytes_of_the_device() -> None:
     assert str(spec.parse("device:20GB")) == "device:20GB"
 
 
-def test_a_cpu_is_no_such_device() -> None:
+def test_a_cpu_is_refused() -> None:
     with pytest.raises(MillError) as error:
         make_loader(8, cache="device:20MB")
     assert str(error.value) == (

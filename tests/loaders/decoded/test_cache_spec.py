@@ -51,13 +51,13 @@ def test_places_and_sizes(text: str, kind: str, folder: str | None, capacity: in
         ("tape:9GB", "cache must be"),
     ],
 )
-def test_what_is_no_cache(text: Any, message: str) -> None:
+def test_invalid_caches(text: Any, message: str) -> None:
     with pytest.raises(MillError, match=message):
         spec.parse(text)
 
 
 @pytest.mark.parametrize("size", [1, 999, 1000, 113_400_000, 52 * 10**9, 1_500_000_000_000])
-def test_sizes_in_words_can_be_read_again(size: int) -> None:
+def test_formatted_sizes_can_be_parsed(size: int) -> None:
     assert spec.parse_size(spec.size_text(size), "size") == pytest.approx(size, rel=0.01)
 
 
@@ -75,7 +75,7 @@ def test_more_than_the_memory_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert open_store("ram:500KB", Noise(3)) is not None
 
 
-def test_what_a_store_holds_already_counts_as_room(
+def test_existing_bytes_of_a_store_count_as_free_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "free_memory", lambda: 500_000)
@@ -112,7 +112,7 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
         open_store(f"disk:{tmp_path / 'file'}:1MB", Noise(3))
 
 
-def test_somebody_elses_folder_in_shared_memory(
+def test_someone_elses_folder_in_shared_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(places, "SHARED_MEMORY", tmp_path)
@@ -132,7 +132,7 @@ def test_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         open_store("ram:1MB", Noise(3))
 
 
-def test_machines_that_share_a_disk_have_stores_of_their_own(
+def test_machines_that_share_a_disk_have_separate_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert places.host_part(tmp_path) == ""

@@ -45,7 +45,7 @@ def test_processes_share_what_each_of_them_decodes(
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
-def test_pages_that_a_dead_machine_did_not_write_cost_only_their_images(
+def test_pages_lost_in_a_power_failure_cost_only_their_images(
     data: st.DataObject,
 ) -> None:
     source = Noise(COUNT)
@@ -85,7 +85,7 @@ def test_an_image_that_changed_between_runs_is_decoded_again(
             del store
 
 
-def test_images_that_do_not_fit_are_left_out_and_smaller_ones_still_fit(tmp_path: Path) -> None:
+def test_images_that_do_not_fit_are_skipped_and_smaller_ones_still_fit(tmp_path: Path) -> None:
     source = Noise(40)
     store = as_another_process(tmp_path, source, "60KB")
     fill(store, range(40))
@@ -94,7 +94,7 @@ def test_images_that_do_not_fit_are_left_out_and_smaller_ones_still_fit(tmp_path
     assert store.stats(0).bytes <= 60_000
 
 
-def test_a_store_in_which_most_images_have_changed_starts_again(tmp_path: Path) -> None:
+def test_a_store_in_which_most_images_have_changed_is_recreated(tmp_path: Path) -> None:
     source = Noise(COUNT)
     size = sum(records.aligned(decode(source.read(id)).nbytes) for id in range(COUNT))
     text = f"{int(size * 1.2)}B"
@@ -133,7 +133,7 @@ def opened(text: str, source: Noise) -> Store:
     return store
 
 
-def test_every_loader_looks_at_the_samples_anew_and_other_data_have_another_file(
+def test_every_loader_checks_the_samples_itself_and_other_data_has_another_file(
     tmp_path: Path,
 ) -> None:
     text, source = f"disk:{tmp_path}:1MB", Noise(COUNT)
@@ -148,7 +148,7 @@ def test_every_loader_looks_at_the_samples_anew_and_other_data_have_another_file
     assert opened(text, other).path != first.path and held(opened(text, other), other) == []
 
 
-def test_a_folder_that_is_removed_stops_the_filling_only(tmp_path: Path) -> None:
+def test_a_removed_folder_only_stops_the_filling(tmp_path: Path) -> None:
     source = Noise(40)
     store = as_another_process(tmp_path / "store", source, "100KB")
     fill(store, range(4))
@@ -176,7 +176,7 @@ def test_a_disk_whose_maps_lag_behind(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not locks.is_used(only_file(tmp_path))
 
 
-def test_only_samples_that_are_not_there_are_announced_to_the_source(tmp_path: Path) -> None:
+def test_only_missing_samples_are_prefetched_from_the_source(tmp_path: Path) -> None:
     source, announced = Noise(COUNT), list[int]()
     source.prefetch = lambda ids: announced.extend(ids.tolist())  # type: ignore[method-assign]
     fill(as_another_process(tmp_path, source), [2, 5])
@@ -185,7 +185,7 @@ def test_only_samples_that_are_not_there_are_announced_to_the_source(tmp_path: P
     assert announced == [id for id in range(COUNT) if id not in (2, 5)]
 
 
-def test_a_full_disk_stops_the_filling_only(
+def test_a_full_disk_only_stops_the_filling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, real = Noise(COUNT), os.pwrite
@@ -205,7 +205,7 @@ def test_a_full_disk_stops_the_filling_only(
     ]
 
 
-def test_another_format_is_replaced_unless_somebody_uses_it(tmp_path: Path) -> None:
+def test_another_format_is_replaced_unless_it_is_in_use(tmp_path: Path) -> None:
     source = Noise(COUNT)
     store = as_another_process(tmp_path, source)
     fill(store, range(COUNT))
@@ -219,7 +219,7 @@ def test_another_format_is_replaced_unless_somebody_uses_it(tmp_path: Path) -> N
     assert held(as_another_process(tmp_path, source), source) == []
 
 
-def test_checksums_differ_where_pixels_or_their_places_do() -> None:
+def test_checksums_differ_if_pixels_or_their_places_do() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
     known = records.checksum(image)
     for change in ((0, 0, 0), (30, 20, 1), (59, 49, 2)):

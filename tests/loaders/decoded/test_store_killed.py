@@ -57,7 +57,7 @@ def filled_and_killed(data: Path, cache: str, home: Path, after: float) -> None:
 
 
 def check_all(data: Path, cache: str) -> int:
-    """Number of images that are there, each of which must be as a fresh decode."""
+    """Number of images in a store, each of which must equal a fresh decode."""
     source = open_source(str(data))
     store = open_store(cache, source)
     assert store is not None
@@ -86,7 +86,7 @@ def test_kills_at_random_moments_leave_no_torn_image(
     assert check_all(photos, cache) == COUNT
 
 
-def test_a_store_in_ram_goes_with_its_last_user_or_with_the_next_run(
+def test_a_store_in_ram_is_removed_with_its_last_user_or_by_the_next_run(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "home"))
@@ -106,7 +106,7 @@ def test_a_store_in_ram_goes_with_its_last_user_or_with_the_next_run(
 
 
 def test_others_may_fill_the_memory_that_a_store_is_in(tmp_path: Path) -> None:
-    """Pages of a table that were never written would end the process when they are read."""
+    """Reading pages of a table that were never written would kill the process."""
     if not small_disk.allowed():
         pytest.skip("this user may not mount")
 

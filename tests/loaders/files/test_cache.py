@@ -15,7 +15,7 @@ from patchmill.training.runtime import run_folder
 
 
 @pytest.mark.parametrize("take", [cache.lock, locks.locked, run_folder.lock])
-def test_a_lock_follows_no_link(take, tmp_path: Path):
+def test_a_lock_does_not_follow_links(take, tmp_path: Path):
     precious = tmp_path / "precious"
     precious.write_text("precious")
     path = tmp_path / ".lock"
@@ -26,7 +26,7 @@ def test_a_lock_follows_no_link(take, tmp_path: Path):
     assert precious.read_text() == "precious" and path.is_symlink()
 
 
-def test_a_lock_empties_nothing(tmp_path: Path):
+def test_a_lock_does_not_truncate_files(tmp_path: Path):
     path = tmp_path / "lock"
     path.write_text("precious")
     for _ in range(2):
@@ -40,7 +40,7 @@ def test_a_lock_empties_nothing(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", [None, ".new.0123abcd.part"])
-def test_a_file_is_written_through_no_link(name: str | None, tmp_path: Path):
+def test_writes_do_not_follow_links(name: str | None, tmp_path: Path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / (name or ".new.part")).symlink_to(tmp_path / "precious")
     writing.write_atomic(tmp_path / "new", "new", name)
@@ -48,9 +48,7 @@ def test_a_file_is_written_through_no_link(name: str | None, tmp_path: Path):
     assert (tmp_path / "new").read_text() == "new" and not (tmp_path / "new").is_symlink()
 
 
-def test_the_cache_folder_is_made_for_this_user_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_cache_folder_is_private_to_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "a" / "cache"))
     assert cache.folder("shards").is_dir()
     assert stat.S_IMODE((tmp_path / "a" / "cache").stat().st_mode) == 0o700

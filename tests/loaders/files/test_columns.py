@@ -35,7 +35,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["file"]
 
 
-def test_what_was_read_stays_as_it_was(tmp_path: Path) -> None:
+def test_columns_that_were_read_do_not_change(tmp_path: Path) -> None:
     columns.write(tmp_path / "file", "test", {"x": np.arange(1 << 20)}, {})
     file = columns.read(tmp_path / "file", "test")
     os.truncate(tmp_path / "file", 1)
@@ -55,7 +55,7 @@ def flip(path: Path, column: str, byte: int, bit: int = 1) -> None:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.sampled_from("xyz"), st.floats(0, 1, exclude_max=True), st.integers(0, 7))
-def test_a_flipped_bit_of_a_column_is_noticed(
+def test_a_flipped_bit_of_a_column_is_detected(
     tmp_path: Path, column: str, at: float, bit: int
 ) -> None:
     path = tmp_path / "file"
@@ -77,7 +77,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "file"
 
 
-def test_pieces_are_checked_as_they_are_used(large: Path) -> None:
+def test_pieces_are_verified_on_first_use(large: Path) -> None:
     flip(large, "x", 2_000_000)  # in the second of three pieces
     x = columns.read(large, "test", only=["x"], lazily=["x"])["x"]
     assert (len(x), x[0], x[599_999]) == (600_000, 0, 599_999)
@@ -111,7 +111,7 @@ def test_stored_bytes_are_checked(large: Path) -> None:
 
 
 def resealed(path: Path, change: Callable[[dict[str, Any]], object], version: bytes = b"2") -> None:
-    """Change the header of a file, whose checksum fits again."""
+    """Change the header of a file, and update its checksum."""
     data = path.read_bytes()
     length = struct.unpack_from("<8sII", data)[1]
     content = json.loads(data[16 : 16 + length])
@@ -145,7 +145,7 @@ def test_files_of_the_first_version_are_read_but_not_kept_as_caches(tmp_path: Pa
         {"checksums": "00"},
     ],
 )
-def test_a_header_that_no_writer_writes_is_one_sentence(
+def test_an_invalid_header_is_a_one_sentence_error(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
     path = tmp_path / "file"

@@ -22,7 +22,7 @@ def write_text(path: Path, content: bytes) -> None:
 
 
 def killed_in(write: Callable[[Path, bytes], None], path: Path) -> None:
-    """A process that is killed when all is written and not yet renamed."""
+    """A process killed when everything is written but not yet renamed."""
     child = os.fork()
     if not child:
         os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
@@ -43,7 +43,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(
         path.unlink()
 
 
-def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
+def test_files_that_another_process_is_writing_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "shared"
     with writing.atomic_path(path, writing.unique_name(path)) as partial:
         partial.write_bytes(b"first")

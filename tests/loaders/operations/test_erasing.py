@@ -23,7 +23,7 @@ SIZE = 32
 def test_rectangles_are_timms_for_the_same_numbers(
     monkeypatch: pytest.MonkeyPatch, count: tuple[int, int]
 ):
-    """timm draws from ours, call by call, as if each attempt had its own four numbers."""
+    """Make timm draw our numbers, call by call, as if each attempt had its own four."""
     operation = RandomErasing(area=(0.2, 0.9), count=count)
     theirs = TimmErasing(1, 0.2, 0.9, min_count=count[0], max_count=count[1], device="cpu")
     views = photo_like(40, SIZE)

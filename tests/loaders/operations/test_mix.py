@@ -81,7 +81,7 @@ def test_probabilities():
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 1000), st.integers(1, 8))
-def test_decisions_of_an_element_are_its_own(seed: int, epoch: int, count: int):
+def test_in_element_mode_each_sample_has_its_own_decisions(seed: int, epoch: int, count: int):
     mix = Mix(CLASSES, mode="element")
     together, alone = mix.decide(seed, epoch, IDS), mix.decide(seed, epoch, IDS[:1])
     assert together.weight[0] == alone.weight[0] and together.cut[0] == alone.cut[0]

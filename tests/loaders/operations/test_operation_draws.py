@@ -41,7 +41,7 @@ def test_every_part_of_the_counter_matters():
     assert len(set(found)) == len(found)
 
 
-def test_a_view_gets_the_same_numbers_in_any_company():
+def test_a_view_gets_the_same_numbers_in_any_batch():
     together, alone = draws([5, 9, 5], [0, 4, 1]), draws([9], [4])
     for _ in range(2):
         assert (together.numbers(5)[1] == alone.numbers(5)[0]).all()

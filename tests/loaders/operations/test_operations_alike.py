@@ -163,6 +163,6 @@ def test_what_operations_must_not_do(how: str, complaint: str):
     assert "\n" not in str(caught.value)
 
 
-def test_an_operation_without_a_call_says_where_to_read():
+def test_an_operation_without_a_call_refers_to_the_guide():
     with pytest.raises(NotImplementedError, match=r"own-operation\.md"):
         check(replace(Operation(), p=0.5))

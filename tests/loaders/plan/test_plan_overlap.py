@@ -10,7 +10,7 @@ from patchmill.loaders.recipe import Crop, Recipe, Views
 
 
 def overlaps(first: np.ndarray, second: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """Shares of the images' areas that boxes have in common."""
+    """Overlaps of boxes, as shares of the images' areas."""
     shared = 1
     for corner, side in ("box_y", "box_h"), ("box_x", "box_w"):
         ends = np.minimum(first[corner] + first[side], second[corner] + second[side])

@@ -28,7 +28,7 @@ def jpeg(number: int, height: int = 40, width: int = 60) -> bytes:
 
 
 def bulky(number: int, size: int) -> bytes:
-    """A JPEG of so many bytes with a sound header and end, and nothing decodable between."""
+    """A JPEG of this many bytes with a valid header and end, and nothing decodable between."""
     frame = b"\xff\xd8\xff\xc0\x00\x11\x08\x00\x20\x00\x30\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01"
     noise = np.random.default_rng(number).integers(0, 255, size, np.uint8).tobytes()
     return frame + noise[: size - len(frame) - 2] + b"\xff\xd9"
@@ -61,7 +61,7 @@ def prepare(
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file that lies there, hidden ones too."""
+    """Every file in the folder, including hidden ones."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 

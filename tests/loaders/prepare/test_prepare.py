@@ -150,7 +150,7 @@ def test_pixels_too_many_for_a_page_become_a_good_jpeg(tmp_path: Path):
 
 
 @pytest.mark.parametrize("out", ["shards", "all.beton"])
-def test_bad_images_are_listed_and_left_out(tmp_path: Path, out: str):
+def test_bad_images_are_listed_and_skipped(tmp_path: Path, out: str):
     making.photos(tmp_path / "src")
     whole = making.jpeg(1)
     damaged = {"empty.jpg": b"", "cut.jpg": whole[: len(whole) // 2], "text.jpg": b"hello"}

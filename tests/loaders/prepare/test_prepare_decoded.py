@@ -60,7 +60,7 @@ def test_a_store_is_filled_once(
     assert "images/s" not in capsys.readouterr().out
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_continues(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[int] = []
@@ -93,7 +93,7 @@ def test_ranks_share_the_work_on_one_machine(
         run(photos, tmp_path / "out", "--rank", "0", "--world-size", "2")
 
 
-def test_what_does_not_fit_or_cannot_be_read_is_left_out(
+def test_images_that_do_not_fit_or_cannot_be_read_are_skipped(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "07.png").write_bytes(b"no picture")
@@ -105,7 +105,7 @@ def test_what_does_not_fit_or_cannot_be_read_is_left_out(
     assert "full: the other images are decoded during training" in capsys.readouterr().out
 
 
-def test_images_that_the_store_has_no_room_for_are_not_counted_as_made(
+def test_images_that_do_not_fit_into_the_store_are_not_counted(
     photos: Path, tmp_path: Path
 ) -> None:
     """The rest of a chunk, once the store is full."""

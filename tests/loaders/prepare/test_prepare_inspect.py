@@ -59,7 +59,7 @@ def test_any_changed_image_of_a_beton(prepared: Path):
 
 
 class changed:
-    """Change one byte of a file for a while, and keep its times."""
+    """Change one byte of a file temporarily, keeping its times."""
 
     def __init__(self, path: Path, place: float, change: int) -> None:
         self._path, self._place, self._change = path, place, change

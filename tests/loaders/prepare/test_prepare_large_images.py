@@ -35,7 +35,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("out", ["shards", "all.beton"])
 @pytest.mark.parametrize("more", [[], ["--max-side", "30"], ["--verify"]])
-def test_prepare_leaves_out_what_is_larger(
+def test_prepare_skips_larger_images(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture, out: str, more: list[str]
 ) -> None:
     command.main([str(photos), str(tmp_path / out), *LIMIT, *more])
@@ -49,7 +49,7 @@ def test_prepare_leaves_out_what_is_larger(
     assert len(open_source(tmp_path / out)) == SMALL + LARGE
 
 
-def test_masks_leave_out_what_is_larger(photos: Path) -> None:
+def test_masks_skip_larger_images(photos: Path) -> None:
     made, options = Path(f"{photos}.masks"), ["masks", str(photos), "--method", "gs"]
     command.main([*options, *LIMIT])
     source, file = open_source(photos), MaskFile(made)
@@ -61,7 +61,7 @@ def test_masks_leave_out_what_is_larger(photos: Path) -> None:
     assert all(MaskFile(made).mask(id) is not None for id in range(SMALL + LARGE))
 
 
-def test_decoded_images_leave_out_what_is_larger(
+def test_decoded_images_skip_larger_images(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for path in photos.rglob("*.*"):
@@ -76,7 +76,7 @@ def test_decoded_images_leave_out_what_is_larger(
     assert store is not None and all(store.image(id) is not None for id in range(SMALL + LARGE))
 
 
-def test_a_header_that_says_more_than_loaders_allow_is_left_out_as_it_is(tmp_path: Path) -> None:
+def test_images_whose_header_exceeds_the_limit_are_skipped_undecoded(tmp_path: Path) -> None:
     """Unchanged images are not decoded, and loaders would call them bad samples."""
     data, said = making.bulky(0, 200_000), struct.pack(">HH", 9000, 9000)
     data = data.replace(b"\x00\x20\x00\x30", said, 1)
@@ -92,7 +92,7 @@ def test_a_header_that_says_more_than_loaders_allow_is_left_out_as_it_is(tmp_pat
 
 
 @pytest.mark.parametrize("words", [["SRC", "OUT"], ["SRC", "OUT", "--format", "decoded"]])
-def test_a_limit_that_is_none_is_refused(photos: Path, tmp_path: Path, words: list[str]) -> None:
+def test_an_invalid_limit_is_refused(photos: Path, tmp_path: Path, words: list[str]) -> None:
     given = [str({"SRC": photos, "OUT": tmp_path / "out"}.get(word, word)) for word in words]
     for most in ("0", "178956971"):
         with pytest.raises(MillError, match=f"--max-pixels must be 1 to 178956970, not {most}"):
@@ -100,7 +100,7 @@ def test_a_limit_that_is_none_is_refused(photos: Path, tmp_path: Path, words: li
 
 
 @pytest.mark.parametrize("made", ["shards", "decoded", "masks"])
-def test_memory_that_runs_out_is_one_sentence_and_no_image_is_left_out(
+def test_running_out_of_memory_is_one_sentence_and_skips_no_image(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
 ) -> None:
     def no_memory(*_: object, **__: object) -> None:

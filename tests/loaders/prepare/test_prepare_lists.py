@@ -91,7 +91,7 @@ def test_unreadable_lists_are_reported_in_one_sentence(tmp_path: Path, text: str
         PathList(write(tmp_path / "list.csv", text))
 
 
-def test_a_list_that_is_not_there(tmp_path: Path):
+def test_a_missing_list(tmp_path: Path):
     with pytest.raises(MillError, match="cannot read the list"):
         PathList(tmp_path / "list.csv")
 

@@ -146,7 +146,7 @@ def test_an_interrupted_run_is_resumed(photos: Path, tmp_path: Path) -> None:
     assert out.read_bytes() == (tmp_path / "y.masks").read_bytes()
 
 
-def test_damage_in_a_log_costs_only_the_rows_behind_it(photos: Path, tmp_path: Path) -> None:
+def test_damage_in_a_log_costs_only_the_rows_after_it(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.masks"
     make(photos, out, rank=0, world_size=2)
     log = tmp_path / ".x.masks.0000.part"
@@ -180,14 +180,14 @@ def test_a_damaged_log_is_not_merged(photos: Path, tmp_path: Path) -> None:
     assert out.read_bytes() == (tmp_path / "y.masks").read_bytes()
 
 
-def test_a_disk_that_is_full_for_a_moment_repeats_no_row(
+def test_a_disk_that_is_briefly_full_repeats_no_row(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(photos, tmp_path / "y.masks")
     out, write, left = tmp_path / "x.masks", os.write, [2]
 
     def in_part(file: int, data: memoryview) -> int:
-        """Write the first of the rows, then nothing once, then all."""
+        """Write the first row, then nothing once, then all."""
         left[0] -= 1
         if left[0] == 0:
             rows = [len(row) for row in packed(bytes(data))]

@@ -71,7 +71,7 @@ while killed:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four megabytes of images, and a few files that are none."""
+    """Four megabytes of images, and a few files that are not images."""
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     files = {f"c{i % 2}/{i}.jpg": making.bulky(i, 60_000 + 999 * i) for i in range(50)}
     files |= {f"c0/bad{i}.jpg": b"no image" for i in range(BAD)}
@@ -218,7 +218,7 @@ def test_ranks_together_write_the_samples_of_one(photos: Path, tmp_path: Path, w
     assert left == {"dataset.json", "bad.jsonl"} | shards | {f"{name}.index" for name in shards}
 
 
-def test_a_rank_that_begins_while_files_are_listed_is_no_stranger(
+def test_a_rank_that_starts_while_files_are_listed_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     paths = output.choose_paths(tmp_path, "shards")
@@ -270,7 +270,7 @@ def test_ranks_with_other_options_are_refused(photos: Path, tmp_path: Path):
         making.prepare(photos, tmp_path / "out", rank=1, world_size=3)
 
 
-def test_the_slurm_array_says_which_rank(
+def test_the_slurm_array_sets_the_rank(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for task in (4, 1, 7):
@@ -308,7 +308,7 @@ def test_a_killed_rank_leaves_no_file_that_no_other_removes(
 
 
 def killed_at_replace(out: Path, source: Path, number: int, rank: int) -> None:
-    """Kill a rank in a process of its own before it renames a file for the nth time."""
+    """Kill a rank in a separate process before it renames a file for the nth time."""
     replace, names = os.replace, []
 
     def counted(*names_: Path) -> None:
