@@ -1,4 +1,4 @@
-"""The ledger's file: complete after every bad sample, for any number, and whatever happens to it."""
+"""The ledger's file: complete after any number of bad samples, whatever happens to it."""
 
 from __future__ import annotations
 
