@@ -94,14 +94,14 @@ class Turn(event.Listener):
         self._depth = 0  # nesting of functions compiled for the one that was called
         event.register("numba:compile", self)
 
-    def take(self, folder: Path, is_there: Callable[[], bool]) -> None:
+    def take(self, folder: Path, is_cached: Callable[[], bool]) -> None:
         """Wait until no other process compiles into the folder, or the function is there."""
         if self._depth or self._file is not None or fcntl is None:
             return
         with suppress(OSError):  # a read-only folder, or a disk without locks
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = os.open(folder / LOCK, _LOCK_FLAGS, 0o600)
-            if _lock(file, is_there):
+            if _lock(file, is_cached):
                 self._file = file
             else:
                 os.close(file)
@@ -124,10 +124,10 @@ class Turn(event.Listener):
             self._file = None
 
 
-def _lock(file: int, is_there: Callable[[], bool]) -> bool:
+def _lock(file: int, is_cached: Callable[[], bool]) -> bool:
     """Lock a file; False once another process has saved the function, or after LONGEST_WAIT_S."""
     deadline = time.monotonic() + LONGEST_WAIT_S
-    while not is_there():
+    while not is_cached():
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -135,7 +135,7 @@ def _lock(file: int, is_there: Callable[[], bool]) -> bool:
                 return False
             time.sleep(POLL_S)
         else:
-            return not is_there()
+            return not is_cached()
     return False
 
 

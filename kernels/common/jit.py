@@ -90,7 +90,7 @@ class _VariantFiles:
 
     def __init__(self, folder: Path, name: str, source_hash: str, beside_source: bool) -> None:
         self._folder, self._name, self._source_hash = folder, name, source_hash
-        self._problem = _none if beside_source else compiled_code.problem
+        self._problem = _no_problem if beside_source else compiled_code.problem
 
     def load(self, key: Any) -> Any:
         path = self._path(key)
@@ -123,7 +123,7 @@ class _VariantFiles:
         return self._folder / f"{self._name}.{self._source_hash}.{variant}.nbc"
 
 
-def _none(status: object) -> None:
+def _no_problem(status: object) -> None:
     """Report no problem, whoever owns the file."""
 
 
