@@ -1,4 +1,4 @@
-"""Pipelines: from sample ids to batches of rendered views. README.md draws the life of a batch.
+"""Pipelines: from sample ids to batches of rendered views. README.md shows the life of a batch.
 
 A pipeline is built once per loader; each iteration over the loader is one `Run` of it.
 """
@@ -25,7 +25,7 @@ BatchIds = tuple[int, np.ndarray]  # the epoch that decisions are drawn for, and
 class FilledBatch:
     """One batch of rendered views in flat memory, ready for the current stream."""
 
-    ids: np.ndarray  # [B] int64: the samples really in the batch, after substitutions
+    ids: np.ndarray  # [B] int64: the samples in the batch, after substitutions
     flat: torch.Tensor  # all views, in the order of `kernels.views.layout`
     labels: torch.Tensor | None
     rows: np.ndarray  # [B, V]: decision rows of all views
@@ -45,16 +45,16 @@ class Run(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise MillError if the run cannot go on: it was dismissed, or the process forked."""
+        """Raise MillError if the run cannot continue: it was dismissed, or the process forked."""
         ...
 
     def dismiss(self) -> None:
-        """Stop the threads and drop the batches that are not finished."""
+        """Stop the threads and drop unfinished batches."""
         ...
 
 
 class Pipeline(Protocol):
-    """A way to make batches; `StagedPipeline` in base.py holds the part that all of them share."""
+    """A way to make batches; `StagedPipeline` in base.py is their common base class."""
 
     name: str
 
@@ -68,26 +68,26 @@ class Pipeline(Protocol):
 
     @property
     def workers(self) -> int:
-        """Workers at present."""
+        """Current number of workers."""
         ...
 
     @property
     def prefetch(self) -> int:
-        """Batches made ahead at present."""
+        """Current number of batches made ahead."""
         ...
 
     def idle(self) -> float:
-        """Share of the workers' time, over all runs, for which they had no task."""
+        """Share of the workers' time without a task, over all runs."""
         ...
 
     def unmasked(self) -> int:
-        """Number of samples that were to be pasted and had no usable mask."""
+        """Number of samples that should have been pasted but had no usable mask."""
         ...
 
     def cache(self) -> CacheStats | None:
-        """Figures of the decoded cache; None where there is none."""
+        """Statistics of the decoded cache; None if there is none."""
         ...
 
     def clear(self) -> None:
-        """Free the memory that is pooled for batches."""
+        """Free the memory pooled for batches."""
         ...

@@ -1,4 +1,4 @@
-"""The part that all pipelines share: workers, stage counters and pooled memory."""
+"""Base class of all pipelines: workers, stage counters and pooled memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 class PooledMemory(Protocol):
     def clear(self) -> None:
-        """Free the memory that is pooled for batches."""
+        """Free the memory pooled for batches."""
         ...
 
 
@@ -32,7 +32,7 @@ class StagedPipeline:
     _memory: PooledMemory
 
     def __init__(self, config: PipelineConfig, table: StageTable, lanes: int | None = None) -> None:
-        """`lanes` is the number of workers, if it is not `config.workers`."""
+        """`lanes` is the number of workers if it differs from `config.workers`."""
         self._config = config
         self._counters = StageCounters(table, lanes or config.workers, config)
         self._workers = [Worker(config, counters) for counters in self._counters.workers]
@@ -51,7 +51,7 @@ class StagedPipeline:
     ) -> Run:
         """Start a crew: `step` on every sample of every job, then `hand_over` of the batch.
 
-        `in_decoder` is the number of jobs that the feeder's decoder holds at a time.
+        `in_decoder` is the number of jobs that the feeder's decoder holds at the same time.
         """
 
         def checked(job: Any) -> FilledBatch:
@@ -69,15 +69,15 @@ class StagedPipeline:
             self._presence,
             in_decoder,
         )
-        return crew if self._tuning is None else Tuned(crew, self._tuning, self._staff)
+        return crew if self._tuning is None else Tuned(crew, self._tuning, self._set_workers)
 
-    def _staff(self, crew: Crew, workers: int, ahead: int, timed: bool) -> None:
-        """Go on with so many workers, and batches ahead."""
+    def _set_workers(self, crew: Crew, workers: int, ahead: int, timed: bool) -> None:
+        """Continue with this number of workers and of batches ahead."""
         del self._workers[workers:]
         for lane in range(len(self._workers), workers):
             self._workers.append(Worker(self._config, self._counters.worker(lane)))
         crew.ahead = ahead
-        crew.staff(self._workers, timed)
+        crew.set_workers(self._workers, timed)
 
     @property
     def workers(self) -> int:
@@ -106,7 +106,7 @@ class StagedPipeline:
         return None if held is None else held.stats(self._counters.hits())
 
     def _device_cache(self) -> DeviceCache | None:
-        """The images that are kept on a GPU, if any."""
+        """The cache of images on a GPU, if there is one."""
         return None
 
     def clear(self) -> None:

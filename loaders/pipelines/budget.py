@@ -1,8 +1,7 @@
-"""`PixelBudget`: how many decoded pixels may be in memory at a time, of a chunk or of a batch.
+"""`PixelBudget`: limit on the decoded pixels of a chunk or a batch that are in memory together.
 
-A batch may hold images of the largest size that is allowed, one beside the other. What is beyond
-its budget is decoded later, when the memory of what came before is free again: no sample is lost,
-and none looks otherwise.
+A batch may consist of images of the largest size allowed. Images beyond its budget are decoded
+later, when the memory of earlier ones is free again: no sample is lost, and none looks different.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 
 class PixelBudget:
-    """Counts the pixels of images that are kept; any thread may."""
+    """Thread-safe count of the pixels of images that are kept."""
 
     def __init__(self, most: int) -> None:
         self._left, self._lock = most, threading.Lock()
@@ -24,12 +23,12 @@ class PixelBudget:
         return self._left <= 0
 
     def take(self, pixels: int) -> None:
-        """Count an image, which may be the one that goes beyond the budget."""
+        """Count an image, which may be the one that exceeds the budget."""
         with self._lock:
             self._left -= pixels
 
     def take_first(self, pixels: np.ndarray) -> int:
-        """Count images until the budget is spent; return how many those are."""
+        """Count images until the budget is spent; return their number."""
         total = int(pixels.sum(dtype=np.int64))
         with self._lock:
             if total < self._left:

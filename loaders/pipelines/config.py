@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from patchmill.loaders.pipelines.extra import Extra
 
 
-LARGEST_IMAGES, MEAN_PIXELS = 4, 1 << 20  # that a batch may hold decoded: so many, or of this mean
+LARGEST_IMAGES, MEAN_PIXELS = 4, 1 << 20  # limits on a batch's decoded images: number, or mean size
 
 
 @dataclass(frozen=True, eq=False)
 class PipelineConfig:
-    """Everything that a pipeline needs, checked by `loaders.build`."""
+    """All settings of a pipeline, checked by `loaders.build`."""
 
     source: Source | StreamSource
     ledger: Ledger
@@ -42,22 +42,22 @@ class PipelineConfig:
     workers: int
     prefetch: int  # batches made ahead
     max_batch: int  # samples in a batch
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is a bad sample
+    max_pixels: int = MAX_PIXELS  # of an image; larger ones are bad samples
     masks: Masks | None = None  # None: the recipe has no copy-paste
     backgrounds: Backgrounds | None = None  # None: the data themselves serve as backgrounds
-    extra: Extra | None = None  # None: the recipe has no operations of its own
+    extra: Extra | None = None  # None: the recipe has no extra operations
     decoded: Store | None = None  # None: every image is decoded each time
     device_cache: int | None = None  # bytes of decoded images to keep on the GPU; None: no cache
     auto: frozenset[str] = frozenset()  # of "workers" and "prefetch": those that are tuned
 
     @property
     def batch_pixels(self) -> int:
-        """Pixels of a batch that may be decoded at a time."""
+        """Pixels of a batch that may be in memory, decoded, at the same time."""
         return max(LARGEST_IMAGES * self.max_pixels, MEAN_PIXELS * self.max_batch)
 
     @functools.cached_property
     def mapped_files(self) -> frozenset[str]:
-        """Files that batches may be read from through a map."""
+        """Files that batches may read through a memory map."""
         paths = {str(self.decoded.path)} if self.decoded else set()
         for source in (self.source, self.backgrounds and self.backgrounds.source):
             while source is not None:

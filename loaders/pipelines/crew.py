@@ -1,4 +1,4 @@
-"""The crew: threads of one iteration, and the jobs that they work on."""
+"""The crew: the threads of one iteration, and the jobs that they work on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from patchmill.loaders.pipelines.worker import Step, Task, Worker
 
 log = logging.getLogger("patchmill")
 
-JOIN_TIMEOUT_S = 0.5  # a read may never return; a program that is interrupted ends in a second
+JOIN_TIMEOUT_S = 0.5  # a read may never return; an interrupted program must end within a second
 
 Tasks = SimpleQueue[Task | None]
 Feeder = Callable[[FeederJobs, Tasks], None]
@@ -36,10 +36,10 @@ class Crew:
     """Threads that make jobs in order, until they are dismissed or garbage-collected.
 
     Worker threads run `step` on the samples of a job, a chunk at a time. A pipeline may add one
-    `feeder` thread: it receives the jobs in order, takes those that are loaded to ready, and may
-    queue further tasks for the workers. At most `ahead` batches are made besides the one that is
-    waited for, and `in_decoder` more jobs are gathered or decoded meanwhile. The number of workers
-    and `ahead` may change on the way: whoever makes a sample, it is the same.
+    `feeder` thread: it receives the jobs in order, turns loaded ones into ready ones, and may queue
+    further tasks for the workers. At most `ahead` batches are made besides the one being waited
+    for, and `in_decoder` more jobs are gathered or decoded meanwhile. The number of workers and
+    `ahead` may change during an iteration: samples do not depend on the thread that makes them.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Crew:
     ) -> None:
         self._step, self._upcoming = step, jobs
         self.ahead, self._in_decoder, self._hand_over = ahead, in_decoder, hand_over
-        self._taken = 0  # jobs that were handed over
+        self._taken = 0  # jobs handed over
         self._presence = presence or Presence()
         self._jobs: deque[Job] = deque()
         self._tasks: Tasks = SimpleQueue()
@@ -70,7 +70,7 @@ class Crew:
         self._has_feeder = feeder is not None
         self._process, self._started, self._ended = os.getpid(), time.perf_counter(), 0.0
         self._exiting = False
-        # Runs before the interpreter is torn down, when joining a thread would block for ever.
+        # Runs before the interpreter shuts down, when joining a thread would block for ever.
         self._stop_threads = weakref.finalize(
             self, _stop_threads, self._jobs, self._tasks, self._feeder_jobs, self._threads
         )
@@ -79,11 +79,11 @@ class Crew:
         try:
             for thread in self._threads:
                 thread.start()
-            self.staff(workers)
+            self.set_workers(workers)
         except RuntimeError as error:
             self.dismiss()
             threads = len(workers) + self._has_feeder
-            problem = f"cannot start {threads} threads: {error}; take fewer workers"
+            problem = f"cannot start {threads} threads: {error}; use fewer workers"
             raise MillError(problem) from None
 
     @property
@@ -91,14 +91,14 @@ class Crew:
         """Seconds from the start until now, or until the crew was dismissed."""
         return (self._ended or time.perf_counter()) - self._started
 
-    def staff(self, workers: Sequence[Worker], timed: bool = False) -> None:
-        """Go on with these workers: let go whoever is beyond their number, start whoever is new.
+    def set_workers(self, workers: Sequence[Worker], timed: bool = False) -> None:
+        """Continue with these workers: release surplus ones, and start new ones.
 
-        A worker that is let go finishes its task, so that no sample is lost. RuntimeError if no
-        more threads can be started.
+        A released worker finishes its task, so that no sample is lost. RuntimeError if no more
+        threads can be started.
         """
         for shift in self.shifts[len(workers) :]:
-            shift.let_go()
+            shift.release()
         del self.shifts[len(workers) :]
         try:
             for worker in workers[len(self.shifts) :]:
@@ -116,21 +116,21 @@ class Crew:
     def next(self, meanwhile: Callable[[], None] | None = None) -> FilledBatch | None:
         """Start jobs up to the limit and wait for the oldest; None after the last.
 
-        `meanwhile` is called now and then while this waits. An error of a worker or a feeder is
-        raised here; one by which memory has run out, in any of the threads, as a MillError.
+        `meanwhile` is called from time to time while this waits. An error in a worker or feeder is
+        raised here; if memory ran out in any of the threads, as a MillError.
         """
         try:
             return self._next(meanwhile)
         except (MemoryError, RuntimeError, OSError) as error:
-            lack = memory_error(error, "another batch", self._remedy())
-            if lack is None:
+            shortage = memory_error(error, "another batch", self._remedy())
+            if shortage is None:
                 raise
-        raise lack  # here, where the error and what its frames hold are gone
+        raise shortage  # here, where the error and the memory of its frames are gone
 
     def _remedy(self) -> str:
         workers = f"fewer workers ({len(self.shifts)} now), " if len(self.shifts) > 1 else ""
         ahead = f"prefetch ({self.ahead})" if self.ahead > 1 else "recipe"
-        return f"take {workers}a smaller batch_size, {ahead} or cache, or end other programs"
+        return f"use {workers}a smaller batch_size, {ahead} or cache, or end other programs"
 
     def _next(self, meanwhile: Callable[[], None] | None) -> FilledBatch | None:
         self.check()
@@ -140,7 +140,7 @@ class Crew:
         if self._has_feeder:
             self._feeder_jobs.allow(self._taken + self.ahead + 1)
         oldest = self._jobs.copy()  # another thread may clear them at any moment
-        self.check()  # it may also have dismissed the crew before it could see these jobs
+        self.check()  # another thread may have dismissed the crew before it could see these jobs
         if not oldest:
             return None
         job = oldest[0]
@@ -161,7 +161,7 @@ class Crew:
 
     def _start(self, job: Job) -> None:
         self._jobs.append(job)
-        if job.light:
+        if job.single_task:
             job.chunks = [range(len(job))]
         else:
             counters = [shift.worker.counters for shift in self.shifts]
@@ -184,15 +184,15 @@ class Crew:
             )
 
     def _end_of_program(self) -> None:
-        """End a daemon thread that iterates while the program exits: quietly, as others end."""
+        """End a daemon thread that iterates while the program exits, silently as others end."""
         if self._exiting:
             raise SystemExit
 
     def dismiss(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        """Stop the threads; jobs that are not finished are cancelled."""
+        """Stop the threads and cancel unfinished jobs."""
         if self._ended:
             return
-        if is_finalizing():  # modules may be gone, and the threads are
+        if is_finalizing():  # the threads are gone, and modules may be
             self._ended = self._started
             return
         self._ended = time.perf_counter()
@@ -202,7 +202,7 @@ class Crew:
 
 
 def _dismiss(crew: weakref.ref[Crew]) -> None:
-    """Dismiss the crew of an iteration that is in progress while the program exits."""
+    """Dismiss the crew of an iteration in progress when the program exits."""
     if alive := crew():
         alive._exiting = True
         alive.dismiss()

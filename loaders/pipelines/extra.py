@@ -1,4 +1,4 @@
-"""Own operations of a recipe, applied to finished views a part at a time, and mixing of batches."""
+"""A recipe's extra operations, applied to finished views a part at a time, and batch mixing."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from patchmill.loaders.plan import streams
 from patchmill.loaders.plan.laws import targets
 from patchmill.loaders.recipe import Recipe, Views, chance_of
 
-# Bytes of float32 views that are worked on at once: what a core's cache holds, or enough for a GPU.
+# Bytes of float32 views processed at a time: what fits into a core's cache, or enough for a GPU.
 _PART_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}
-_TRIED = 3  # views that each operation is tried on when a loader is built
+_TRIED = 3  # views on which each operation is tried when a loader is built
 
 
 @dataclass(frozen=True, eq=False)
 class ExtraGroup:
-    """A view group that has operations, and the number of its first view in the recipe."""
+    """A view group with operations, and the index of its first view in the recipe."""
 
     views: Views
     target: Target
     first: int
 
     def chances(self, operation: Operation) -> np.ndarray:
-        """Probability of the operation for each view; the cells of a grid have that of the grid."""
+        """Probability of the operation for each view; cells of a grid have that of the grid."""
         each = self.views.total // self.views.count
         return np.array([chance_of(operation.p, v // each) for v in range(self.views.total)])
 
 
 class Extra:
-    """Operations of all groups of a recipe, and then the mixing of a batch.
+    """Operations of all groups of a recipe, followed by the mixing of a batch.
 
     A view gets the same draws in any part of any batch.
     """
@@ -63,11 +63,11 @@ class Extra:
         self.part = max(_PART_BYTES[device.type] // (4 * max(numbers, 1)), 1)  # samples
 
     def parts(self, size: int) -> list[slice]:
-        """A batch of `size` samples in parts."""
+        """Split a batch of `size` samples into parts."""
         return [slice(start, min(start + self.part, size)) for start in range(0, size, self.part)]
 
     def try_out(self) -> None:
-        """Apply every operation to a few grey views: what is wrong shows before the first batch."""
+        """Apply every operation to a few grey views, so that errors show before the first batch."""
         ids, columns = np.arange(_TRIED), np.zeros(_TRIED, np.int64)
         for group in self.groups:
             side = group.target.size
@@ -80,7 +80,7 @@ class Extra:
     def apply(
         self, views: Mapping[str, Tensor], epoch: int, ids: np.ndarray, part: slice = slice(None)
     ) -> None:
-        """Change a part of a batch in place: `views` and `ids` are the whole batch's."""
+        """Change a part of a batch in place; `views` and `ids` are those of the whole batch."""
         for group in self.groups:
             of_part = views[group.target.name][part]
             for index, operation in enumerate(group.views.extra):
@@ -92,12 +92,12 @@ class Extra:
                     )
 
     def finish(self, views: Mapping[str, Tensor], epoch: int, ids: np.ndarray) -> None:
-        """Mix a batch in place, after all of its parts are done."""
+        """Mix a batch in place after all of its parts are done."""
         if self._mix is not None:
             mix_views(views, self._mix.decide(self._seed, epoch, ids))
 
     def happens(self, group: ExtraGroup, index: int, epoch: int, ids: np.ndarray) -> np.ndarray:
-        """Views that an operation of the group happens to: bool [B, count]."""
+        """bool [B, count]: the views that an operation of the group is applied to."""
         count = group.target.count
         draws = self._draws(
             group, index, epoch, np.repeat(ids, count), np.tile(np.arange(count), len(ids))
@@ -106,7 +106,7 @@ class Extra:
         return draws.numbers().reshape(len(ids), count) < chances
 
     def happened(self, epoch: int, id: int) -> dict[str, list[tuple[str, np.ndarray]]]:
-        """Operations of each group for one sample, and the views that they happen to."""
+        """Operations of each group for one sample, and the views that they are applied to."""
         ids = np.array([id])
         return {
             group.target.name: [
@@ -126,7 +126,7 @@ class Extra:
         ids: np.ndarray,
         columns: np.ndarray,
     ) -> Tensor:
-        """The views [N, 3, h, w] of these samples and columns, changed; `views` is overwritten."""
+        """Apply the operation to views [N, 3, h, w] of these samples and columns, in place."""
         draws = self._draws(group, index, epoch, ids, columns, calls=1)
         if operation.normalised:
             return _checked(operation(views, draws), views, group, operation)
@@ -143,7 +143,7 @@ class Extra:
         columns: np.ndarray,
         calls: int = 0,
     ) -> Draws:
-        """Draws for views in these columns of a group; call 0 decides if the operation happens."""
+        """Draws for views in these columns of a group; call 0 decides if the operation applies."""
         number, views = streams.EXTRA + index, group.first + columns
         return Draws(group.target, self._seed, epoch, ids, views, number, self._device, calls)
 
@@ -155,7 +155,7 @@ def open_extra(
     device: torch.device,
     mix: Mix | None = None,
 ) -> Extra | None:
-    """The recipe's operations, tried out, and mixing; None where there is neither."""
+    """The recipe's operations, tried out, and mixing; None if there is neither."""
     if mix is None and not any(group.extra for group in recipe.views):
         return None
     extra = Extra(recipe, seed, dtype, device, mix)
@@ -164,7 +164,7 @@ def open_extra(
 
 
 class Parts:
-    """Progress of a batch's parts: which of them finished samples complete."""
+    """Progress of a batch's parts, which are completed by finished samples."""
 
     def __init__(self, extra: Extra, size: int) -> None:
         self._part, self._slices = extra.part, extra.parts(size)
@@ -173,7 +173,7 @@ class Parts:
         self._lock = threading.Lock()
 
     def completed_by(self, slots: range) -> list[slice]:
-        """The parts of these slots, now finished, whose other samples are all finished too."""
+        """The parts that are complete now that these slots are finished."""
         completed = []
         with self._lock:
             for number in range(slots.start // self._part, (slots.stop - 1) // self._part + 1):
@@ -192,15 +192,15 @@ class Parts:
 
 def _checked(changed: Tensor, views: Tensor, group: ExtraGroup, operation: Operation) -> Tensor:
     """Check that an operation returned views like those it got."""
-    wanted = f"{_words(views)}, as it got"
+    wanted = f"{_description(views)}, as it got"
     where = f"views {group.target.name!r}: the operation {operation.kind}"
     if not isinstance(changed, Tensor):
         raise MillError(f"{where} returned {type(changed).__name__} and must return {wanted}")
     if (changed.shape, changed.dtype, changed.device) != (views.shape, views.dtype, views.device):
-        raise MillError(f"{where} returned {_words(changed)}, and must return {wanted}")
+        raise MillError(f"{where} returned {_description(changed)}, and must return {wanted}")
     return changed
 
 
-def _words(tensor: Tensor) -> str:
+def _description(tensor: Tensor) -> str:
     dtype = str(tensor.dtype).removeprefix("torch.")
     return f"a {dtype} tensor of shape {tuple(tensor.shape)} on {tensor.device}"

@@ -1,4 +1,4 @@
-"""FeederJobs: jobs on their way from the crew to its feeder, and how many it may finish by now."""
+"""FeederJobs: the queue of jobs from the crew to its feeder, and how many it may finish by now."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _NEWS = object()  # a job is loaded, or more jobs are allowed
 class FeederJobs:
     """Queue of the jobs of one iteration, in order.
 
-    A feeder with a decoder has more jobs in hand than batches are wanted: it may make the views of
+    A feeder with a decoder holds more jobs than batches are wanted: it may make the views of only
     the first `allowed` of them, so that batches ahead take no more memory than without a decoder.
     """
 
     def __init__(self) -> None:
         self.allowed = 0
-        self.over = False  # nobody waits for any of the jobs
-        self._news: SimpleQueue[Any] = SimpleQueue()  # may be put into by the garbage collector
+        self.over = False  # True: no one waits for any of the jobs
+        self._news: SimpleQueue[Any] = SimpleQueue()  # the garbage collector may put into it
 
     def put(self, job: Any) -> None:
-        """Pass on a job, and later the news that it is loaded."""
+        """Pass on a job, and later a notification that it is loaded."""
         job.loaded.then = self._tell
         self._news.put(job)
 
     def allow(self, jobs: int) -> None:
-        """Let the feeder make so many jobs in all."""
+        """Let the feeder make this many jobs in total."""
         if jobs > self.allowed:
             self.allowed = jobs
             self._tell()
@@ -42,7 +42,7 @@ class FeederJobs:
         return None
 
     def receive(self, wait: bool) -> list[Any]:
-        """Jobs that have come, if any; with `wait`, wait until there is news of any kind."""
+        """Jobs that have arrived, if any; with `wait`, block until there is news of any kind."""
         while wait or not self._news.empty():
             news, wait = self._news.get(), False
             if news is None:

@@ -1,4 +1,4 @@
-"""Jobs: one batch while it is being made, and the countdowns that threads wait on."""
+"""Jobs: a batch while it is being made, and the countdowns that threads wait on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POLL_S = 0.2
 
 
 class Countdown:
-    """A latch that opens after `count` items; an error or a cancellation opens it at once.
+    """A latch that opens after `count` items; an error or a cancellation opens it immediately.
 
     `cancel` takes no lock, because the garbage collector may call it inside `count_down`.
     """
@@ -35,7 +35,7 @@ class Countdown:
         return not self._opened.empty()
 
     def count_down(self, error: BaseException | None = None, items: int = 1) -> None:
-        """Report finished items, or the error that they ended with."""
+        """Report finished items, or the error with which they ended."""
         if error is not None:
             clear_package_frames(error)
         with self._lock:
@@ -68,17 +68,17 @@ class Countdown:
 
 
 class Job:
-    """One batch in the making: the ids it was asked for, its decision rows and its progress.
+    """A batch in progress: its requested ids, its decision rows and its progress.
 
     `loaded` opens when workers have loaded every sample, `ready` when every view is rendered (on a
-    GPU: queued). Where workers do both in one step, they are the same countdown. The crew cuts the
+    GPU: queued). If workers do both in one step, they are the same countdown. The crew cuts the
     slots into `chunks`.
     """
 
     chunks: Sequence[range]
     raw: DecodedImages | None = None  # pixels that the source holds, to be copied
-    least_chunk = 1  # slots in a chunk, at least, if they are little work
-    light = False  # its samples are only to be planned: one worker does so at once
+    least_chunk = 1  # minimum slots in a chunk, if they are little work
+    single_task = False  # True: not cut into chunks
 
     def __init__(self, epoch: int, requested: np.ndarray, views: int, loaded: Countdown) -> None:
         size = len(requested)
@@ -93,11 +93,11 @@ class Job:
         return len(self.requested)
 
     def cached(self, id: int) -> tuple[int, int, Any] | None:
-        """Height, width and data of a sample's image, where the job has it without loading."""
+        """Height, width and data of a sample's image, if the job has it without loading."""
         return None
 
     def until_cancelled(self, slots: Iterable[int]) -> Iterator[int]:
-        """These slots one by one; no more of them once the job is cancelled."""
+        """Iterate over these slots until the job is cancelled."""
         for slot in slots:
             if self.cancelled:
                 return
@@ -110,7 +110,7 @@ class Job:
 
 
 def clear_package_frames(error: BaseException) -> None:
-    """Drop local variables of this package's frames from a traceback: they hold batch memory."""
+    """Drop local variables of this package's frames from a traceback, which hold batch memory."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         package = frame.f_globals.get("__package__") or ""
         if package == __package__ or package.startswith(f"{__package__}."):

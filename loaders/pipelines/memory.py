@@ -1,8 +1,8 @@
-"""Pools of batch memory: blocks of equal size, lent as tensors and returned by themselves.
+"""Pools of batch memory: blocks of equal size, lent as tensors and returned automatically.
 
-Allocating half a gigabyte anew costs more than rendering into it: the first touch of every page is
-a fault, about a tenth of a second for a large batch. So a block is lent again as soon as the last
-tensor that uses it is gone, however long the user keeps one.
+Allocating half a gigabyte costs more than rendering into it: the first touch of every page is a
+page fault, about a tenth of a second for a large batch. So a block is reused as soon as the last
+tensor that refers to it is gone, however long the user keeps one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 from patchmill.loaders.common.errors import MillError
 
 _ALIGNMENT = 64  # bytes, for streaming stores
-SMALLER = "take fewer workers, a smaller batch_size, prefetch, cache or recipe"  # as a remedy
+SMALLER = "use fewer workers, a smaller batch_size, prefetch, cache or recipe"  # as a remedy
 
 
 class BlockPool:
-    """Host memory (pinned if asked for) in blocks of `elements` numbers."""
+    """Host memory, optionally pinned, in blocks of `elements` numbers."""
 
     def __init__(self, elements: int, dtype: torch.dtype, pinned: bool = False) -> None:
         self._elements, self._dtype, self._pinned = elements, dtype, pinned
@@ -34,7 +34,7 @@ class BlockPool:
             block = self._free.pop()
         except IndexError:
             block = self.allocate(self._elements * self._dtype.itemsize)
-        loan = block[:]  # a new array object: it dies with the last tensor that uses the memory
+        loan = block[:]  # a new array object that dies with the last tensor that uses the memory
         weakref.finalize(loan, self._free.append, block).atexit = False
         return torch.from_numpy(loan).view(self._dtype)
 
@@ -54,16 +54,16 @@ class BlockPool:
         return memory[skip : skip + size]
 
 
-_Returned = tuple[torch.Tensor, list[torch.cuda.Event]]  # a block, and the end of what reads it
+_Returned = tuple[torch.Tensor, list[torch.cuda.Event]]  # a block, and events after its readers
 
 
 class DeviceBlockPool:
     """GPU memory in blocks of `elements` numbers; queued work may still read a returned block.
 
-    Two streams may have such work when the last tensor of a batch dies: the stream that is current
-    then, and the one that the batch was handed to. An event is recorded on both, and the stream
-    that uses the block next waits for these events on the GPU. So there are never more blocks than
-    batches alive, however far the program runs ahead of the GPU.
+    When the last tensor of a batch dies, two streams may have such work: the current one, and the
+    one that the batch was handed to. An event is recorded on both, and the stream that uses the
+    block next waits for these events on the GPU. So there are never more blocks than live batches,
+    however far the program runs ahead of the GPU.
     """
 
     def __init__(self, elements: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -72,7 +72,7 @@ class DeviceBlockPool:
         self._readers: dict[int, torch.cuda.Stream] = {}  # by address of the block
 
     def acquire(self) -> torch.Tensor:
-        """Lend one block as a flat tensor for the current stream; it returns by itself."""
+        """Lend one block as a flat tensor for the current stream; it returns automatically."""
         returned = self._pop()
         if returned is None:
             block = self._allocate(self._elements * self._dtype.itemsize)
@@ -85,7 +85,7 @@ class DeviceBlockPool:
         return torch.as_tensor(loan, device=self._device).view(self._dtype)
 
     def record_reader(self, flat: torch.Tensor, stream: torch.cuda.Stream) -> None:
-        """Note that the batch is handed over for use on `stream`."""
+        """Record that the batch is handed over for use on `stream`."""
         self._readers[flat.data_ptr()] = stream
 
     def clear(self) -> None:
@@ -93,12 +93,12 @@ class DeviceBlockPool:
         self._free.clear()
 
     def _pop(self) -> _Returned | None:
-        """The oldest free block that nothing reads any more, or else the oldest; None without any.
+        """The oldest free block that is no longer read, or else the oldest; None if there is none.
 
-        Work queued on the newest ends last: who took it would wait longest.
+        Work queued on the newest ends last, so its next user would wait longest.
         """
         read: deque[_Returned] = deque()
-        with suppress(IndexError):  # all are read, or another thread has just freed the rest
+        with suppress(IndexError):  # all are still read, or another thread has just freed the rest
             for _ in range(len(self._free)):
                 returned = self._free.popleft()
                 if all(event.query() for event in returned[1]):
@@ -138,13 +138,13 @@ def _give_back(
         current = torch.cuda.current_stream(block.device)
         last_reads = []
         for stream in {current, readers.pop(block.data_ptr(), current)}:
-            block.record_stream(stream)  # for torch's allocator, which may get the block back
+            block.record_stream(stream)  # for torch's allocator, if the block is freed
             last_reads.append(stream.record_event())
         free.append((block, last_reads))
 
 
 def out_of_memory(size: int) -> MillError:
     return MillError(
-        f"there is no memory for another batch of {size / 2**30:.1f} GiB: take a smaller "
+        f"there is no memory for another batch of {size / 2**30:.1f} GiB: use a smaller "
         "batch_size, prefetch or recipe"
     )

@@ -1,4 +1,4 @@
-"""Read and decode samples: unreadable ones are recorded and substituted, masks are added."""
+"""Read and decode samples, record and substitute unreadable ones, and add masks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.decoded.store import Store
 
 
-_ENCODED_BYTES = 1 << 20  # of small samples, which are read at once
+_ENCODED_BYTES = 1 << 20  # of small samples, which are read together
 
 
 class LoadedImage(NamedTuple):
@@ -40,7 +40,7 @@ class LoadedImage(NamedTuple):
     data: Any  # an array, an allocation in an arena, or encoded bytes that DALI will decode
 
     def pixels(self) -> np.ndarray | None:
-        """The image as uint8 [height, width, 3]; None while it is encoded."""
+        """The image as uint8 [height, width, 3]; None while still encoded."""
         memory = getattr(self.data, "memory", self.data)
         if memory is self.data and memory.ndim == 1:
             return None
@@ -48,7 +48,7 @@ class LoadedImage(NamedTuple):
 
 
 class PasteInputs(NamedTuple):
-    """Inputs of copy-paste besides the image itself; both empty where nothing is pasted."""
+    """Inputs of copy-paste besides the image itself; both empty if nothing is pasted."""
 
     mask: np.ndarray  # uint8 [height, width] of any size
     background: LoadedImage
@@ -56,8 +56,8 @@ class PasteInputs(NamedTuple):
 
 NO_PASTE = PasteInputs(np.empty((0, 0), np.uint8), LoadedImage(0, 0, np.empty((0, 0, 3), np.uint8)))
 
-# From a sample's id and its encoded bytes, or its pixels [height, width, 3] of the decoded cache.
-# May raise BadImage.
+# Takes a sample's id and its encoded bytes, or its pixels [height, width, 3] from the decoded
+# cache. May raise BadImage.
 Load = Callable[[int, bytes | np.ndarray], LoadedImage]
 
 
@@ -77,7 +77,7 @@ class SampleSet(Protocol):
 
 
 class SampleReader:
-    """One thread's reader, with decode buffers of its own."""
+    """One thread's reader, with its own decode buffers."""
 
     def __init__(self, config: PipelineConfig, counters: Counters) -> None:
         self._config, self._counters = config, counters
@@ -96,11 +96,11 @@ class SampleReader:
         encoded: Sequence[bytes | np.ndarray | None] | None = None,
         budget: PixelBudget | None = None,
     ) -> tuple[list[int], list[LoadedImage]]:
-        """Read the samples of these slots, or their substitutes: the readable ids and their images.
+        """Read the samples of these slots or their substitutes; return readable ids and images.
 
-        What has been read of them is given as `encoded`. `load` is timed as `stage`. A sample that
-        cannot be read, or for which `load` raises BadImage, goes into the ledger, and its
-        substitute is tried. Reading ends early when the budget is spent or the job is cancelled.
+        Data that were read already are passed as `encoded`. `load` is timed as `stage`. A sample
+        that cannot be read, or for which `load` raises BadImage, is recorded in the ledger, and its
+        substitute is tried. Reading ends early if the budget runs out or the job is cancelled.
         """
         self._decoder.reuse()
         ids, images = list[int](), list[LoadedImage]()
@@ -127,9 +127,9 @@ class SampleReader:
         stage: str,
         budget: PixelBudget | None = None,
     ) -> list[PasteInputs]:
-        """Read the masks and backgrounds of planned samples, as their decision rows need them.
+        """Read the masks and backgrounds that the decision rows of planned samples need.
 
-        They are fewer than the slots if the budget is spent.
+        There are fewer than slots if the budget runs out.
         """
         if self._config.masks is None:
             return [NO_PASTE] * len(slots)
@@ -168,12 +168,12 @@ class SampleReader:
         return PasteInputs(mask, image)
 
     def decode(self, id: int, data: bytes | np.ndarray) -> LoadedImage:
-        """Decode into this thread's memory; valid until the next call of `read`."""
+        """Decode into this thread's memory; valid until the next call to `read`."""
         image = data if isinstance(data, np.ndarray) else self._decoder.one_more(data)
         return LoadedImage(image.shape[0], image.shape[1], image)
 
     def decode_background(self, id: int, data: bytes | np.ndarray) -> LoadedImage:
-        """Decode into other memory; valid until the next call of `paste_inputs`."""
+        """Decode into other memory; valid until the next call to `paste_inputs`."""
         image = data if isinstance(data, np.ndarray) else self._background_decoder.one_more(data)
         return LoadedImage(image.shape[0], image.shape[1], image)
 
@@ -184,7 +184,7 @@ class SampleReader:
         self._read_ns = self._load_ns = self._loaded = 0
 
     def _read_many(self, job: Job, ids: np.ndarray) -> Sequence[bytes | np.ndarray | None]:
-        """A chunk's samples, where the source has their pixels, or reads many at once."""
+        """A chunk's samples, if the source has their pixels or reads many in one call."""
         if job.raw is not None:
             return [job.raw.image(id) for id in ids.tolist()]
         if len(ids) == 1 or self._config.decoded is not None:
@@ -202,7 +202,7 @@ class SampleReader:
         load: Load,
         data: bytes | np.ndarray | None = None,
     ) -> tuple[int, LoadedImage]:
-        """Load a sample, of which `data` may have been read, or the first readable substitute."""
+        """Load a sample, from `data` if already read, or else its first readable substitute."""
         source, ledger, id = images.source, images.ledger, requested
         store = images.decoded if data is None else None
         for attempt in range(MOST_SUBSTITUTES):
@@ -231,7 +231,7 @@ class SampleReader:
                 except BadImage as error:
                     reason = str(error)
                 except OSError as error:
-                    if shortage(error):  # no fault of the sample's
+                    if shortage(error):  # not the sample's fault
                         raise
                     reason = error.strerror or str(error) or type(error).__name__
                 self._read_ns += read - began
@@ -250,7 +250,7 @@ class SampleReader:
 def _choose_background(
     config: PipelineConfig, epoch: int, id: int, foreground: backgrounds.ForegroundLookup
 ) -> tuple[SampleSet, int]:
-    """The background of a sample's pasted views: the images it is one of, and its id there."""
+    """The background of a sample's pasted views: the set of images, and its id in it."""
     if config.backgrounds is not None:
         return config.backgrounds, config.backgrounds.background_id(epoch, id)
     candidates = config.source.background_candidates(config.seed, epoch, id)

@@ -1,4 +1,4 @@
-"""Choose a loader's pipeline: by the user's `pipeline="..."`, or by the device."""
+"""Choose a loader's pipeline by the user's `pipeline="..."` or by the device."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ThreadsChoice:
 
 @dataclass(frozen=True)
 class DaliChoice:
-    """DALI decodes whole batches; `hardware` is the share of them that a GPU's JPEG unit gets."""
+    """DALI decodes whole batches; `hardware` is the share of them for a GPU's JPEG engine."""
 
     hardware: float | None = None
 
@@ -128,11 +128,11 @@ def _need_triton() -> None:
 
 
 def unavailable(module: str) -> str | None:
-    """The reason why a module cannot be imported, as "which is not installed"; None if it can."""
+    """The reason why a module cannot be imported ("which is not installed"); None if it can."""
     try:
         importlib.import_module(module)
     except ModuleNotFoundError:
         return "which is not installed"
-    except Exception as error:  # a library of another CUDA, say
+    except Exception as error:  # a library for another version of CUDA, say
         return f"which cannot be loaded ({' '.join(str(error).split())[:200]})"
     return None

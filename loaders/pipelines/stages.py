@@ -1,8 +1,8 @@
-"""Stages of every pipeline, by the crew that runs them: what `loader.stats()` reports.
+"""Stages of every pipeline, by the crew that runs them, as reported by `loader.stats()`.
 
 "workers" are the worker threads, one image at a time; "dali" is DALI's decoder and "gpu" the GPU's
-side stream, both a batch at a time. Where the recipe pastes, workers have one more stage, "mask";
-where it lists operations, whoever renders has one more, "extra".
+side stream, both a batch at a time. If the recipe pastes, workers have one more stage, "mask"; if
+it lists operations, the crew that renders has one more, "extra".
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ DALI_GPU: StageTable = {
 }
 FFCV: StageTable = {"workers": ("decode", "plan", "render")}
 FFCV_GPU: StageTable = {
-    "workers": ("read", "decode", "plan"),  # "read" is of what Python decodes
+    "workers": ("read", "decode", "plan"),  # "read" covers what Python decodes
     "gpu": ("upload", "render"),
 }
 
 
 class StageCounters:
-    """Counters of a pipeline: one per worker, one for each other crew."""
+    """Counters of a pipeline: one per worker, and one for each other crew."""
 
     def __init__(self, table: StageTable, workers: int, config: PipelineConfig) -> None:
         self._by_crew = {
@@ -52,18 +52,18 @@ class StageCounters:
         return self._by_crew["workers"]
 
     def worker(self, lane: int) -> Counters:
-        """The counters of a worker's lane, the next one behind the last if need be."""
+        """The counters of a worker's lane, which may be the next one after the last."""
         if lane == len(self.workers):
             self.workers.append(Counters(tuple(self.workers[0].items)))
         return self.workers[lane]
 
     def of(self, crew: str) -> Counters:
-        """The counters of a crew of one."""
+        """The counters of a crew with a single thread."""
         (counters,) = self._by_crew[crew]
         return counters
 
     def collect(self, seconds: float, workers: tuple[int, float] | None = None) -> dict[str, Stage]:
-        """All stages; `workers`, if their number varies: that number, and their time there."""
+        """All stages; if the number of workers varies, `workers` is that number and their time."""
         return collect(self._by_crew, seconds, {} if workers is None else {"workers": workers})
 
     def unmasked(self) -> int:

@@ -1,4 +1,4 @@
-"""One worker thread: loads samples, draws their decision rows and renders their views."""
+"""A worker thread: it loads samples, draws their decision rows and renders their views."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.pipelines.cpu.views import CpuJob
 
 Step = Callable[["Worker", Any, range], None]  # work on some samples (slots) of a job
-Task = tuple[Countdown, Step, Job, range]  # the countdown to report to, the step, job and slots
+Task = tuple[Countdown, Step, Job, range]  # the countdown to report to; step, job and slots
 
 
 class TaskQueue(Protocol):
@@ -31,7 +31,7 @@ class TaskQueue(Protocol):
 
 
 class Worker:
-    """State of one worker thread. Lives as long as the pipeline, so its memory is touched once."""
+    """State of one worker thread. Lives as long as the pipeline, so that its memory is reused."""
 
     def __init__(self, config: PipelineConfig, counters: Counters) -> None:
         self.samples, self.counters = SampleReader(config, counters), counters
@@ -60,7 +60,7 @@ class Worker:
             if not job.cancelled:
                 try:
                     step(self, job, slots)
-                    if not job.cancelled:  # else the step may have left slots out
+                    if not job.cancelled:  # else the step may have skipped slots
                         countdown.count_down(items=len(slots))
                 except BaseException as error:
                     countdown.count_down(error, len(slots))
@@ -79,8 +79,8 @@ class Worker:
     ) -> list[Any]:
         """Load the images of a chunk by `load`, and draw their decision rows into the job.
 
-        `encoded` has what was read of them already. There are fewer images than slots if the budget
-        is spent, or the job is cancelled meanwhile.
+        `encoded` holds data that were read already. There are fewer images than slots if the budget
+        runs out or the job is cancelled meanwhile.
         """
         ids, images = self.samples.read(job, slots, load, stage, encoded, budget)
         self.plan(job, slots[: len(ids)], ids, [image[:2] for image in images])
@@ -106,7 +106,7 @@ class Worker:
         images: Sequence[np.ndarray],
         pastes: Sequence[PasteInputs],
     ) -> None:
-        """Render all views of a chunk's images into the batch, as their decision rows say."""
+        """Render all views of a chunk's images into the batch, by their decision rows."""
         began, out = time.perf_counter_ns(), job.buffer
         channels_last, pasted = self._config.channels_last, self._config.masks is not None
         for slot, image, (mask, (_, _, background)) in zip(

@@ -1,8 +1,8 @@
-"""Views of images that are decoded already: a chunk of samples at a time, in compiled code.
+"""Views of images that are already decoded: a chunk of samples at a time, in compiled code.
 
-Where a source or a cache holds decoded images, the interpreter has nothing to do for each of them.
+If a source or a cache holds decoded images, there is no interpreter overhead for each of them.
 `DecodedChunks` looks up, plans and renders the samples of a chunk whose images are there, in three
-compiled calls that hold no lock, and leaves the others to the stages of the pipeline.
+compiled calls that release the GIL, and leaves the others to the stages of the pipeline.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_SIDE, ABSENT = draw.MAX_SIDE, -1
 
 
 class DecodedChunks:
-    """Makes the views of samples whose images are there; building it compiles what it calls."""
+    """Makes the views of samples with decoded images; building it compiles what it calls."""
 
     def __init__(self, config: PipelineConfig, example: CpuJob) -> None:
         """`example` is a job like those to come."""
@@ -47,7 +47,7 @@ class DecodedChunks:
         self._render(no_images, example, no_slots, no_slots, no_bytes)
 
     def make(self, worker: Worker, job: CpuJob, slots: range) -> Sequence[int]:
-        """Make the views of samples whose images are there; return the slots of the others."""
+        """Make the views of samples with decoded images; return the slots of the others."""
         wanted = np.arange(slots.start, slots.stop)
         bad = self._in_ledger(job.requested[wanted])
         if bad is not None:
@@ -64,7 +64,7 @@ class DecodedChunks:
     def _make_from(
         self, images: DecodedImages, worker: Worker, job: CpuJob, slots: np.ndarray
     ) -> np.ndarray:
-        """Make the views of these slots that `images` has; return the others."""
+        """Make the views of those slots whose images are in `images`; return the other slots."""
         began, offsets = time.perf_counter_ns(), np.empty(len(slots), np.int64)
         need = self._look_up(images, job, slots, offsets)
         if not need:
@@ -81,7 +81,7 @@ class DecodedChunks:
         return slots[~there]
 
     def _in_ledger(self, ids: np.ndarray) -> np.ndarray | None:
-        """True for each of these samples that is to be replaced; None for an empty ledger."""
+        """True for each of these samples that must be substituted; None for an empty ledger."""
         ledger = self._config.ledger
         if not len(ledger):
             return None
@@ -111,7 +111,7 @@ class DecodedChunks:
 
 
 def has_decoded_images(config: PipelineConfig) -> bool:
-    """True if the source holds decoded images, or a cache is to."""
+    """True if the source holds decoded images, or a cache will."""
     return config.decoded is not None or config.source.decoded_images() is not None
 
 
@@ -127,11 +127,11 @@ def look_up(
     shapes: np.ndarray,
     max_pixels: int,
 ) -> int:
-    """Note the offset, id and shape of each slot's image that is there; else the offset ABSENT.
+    """Set the offset, id and shape of each slot's image, or the offset ABSENT if there is none.
 
-    An image must lie within the `pixels` bytes that there are, and have at most `max_pixels`.
-    Returns the scratch bytes that rendering views up to `largest` takes; 0 if no image is there. A
-    place is read only once: the cache may forget it at any time, though never the pixels.
+    An image must lie within the `pixels` available bytes, and have at most `max_pixels`. Returns
+    the scratch bytes for rendering views up to `largest`; 0 if there are no images. A place is read
+    only once: the cache may forget it at any time, though never the pixels.
     """
     tallest, widest, need = np.int64(0), np.int64(0), 0
     for i in range(len(slots)):

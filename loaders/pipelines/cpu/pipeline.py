@@ -2,9 +2,8 @@
 
 There are no worker processes, nothing is pickled and nothing is copied: a thread reads the samples
 of a chunk, decodes them into its own memory, draws their decision rows, and renders all views
-straight into the batch while the images are in cache. All four steps release the interpreter's
-lock. Batches are handed over in order, and their contents do not depend on which thread made which
-sample.
+directly into the batch while the images are in cache. All four steps release the GIL. Batches are
+handed over in order, and their contents do not depend on which thread made which sample.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class CpuThreadsPipeline(StagedPipeline):
         return job
 
     def _make_views(self, worker: Worker, job: CpuJob, slots: range) -> None:
-        """All stages of a chunk: at once for images that are decoded, else one after another."""
+        """All stages of a chunk: in one go for decoded images, one after another for the rest."""
         rest = self._decoded.make(worker, job, slots) if self._decoded else slots
         make_views(worker, job, rest, "decode")
         apply_extra(worker, job, slots)

@@ -27,7 +27,7 @@ from patchmill.loaders.stats import Counters
 
 
 class ViewBuffer:
-    """Flat memory of one batch's views, with the layout table that the CPU renderer takes."""
+    """Flat memory of one batch's views, with the layout table for the CPU renderer."""
 
     def __init__(self, flat: torch.Tensor, targets: Sequence[Target], size: int) -> None:
         self.flat = flat
@@ -82,7 +82,7 @@ class CpuViews:
         )
 
     def decoded_chunks(self) -> DecodedChunks | None:
-        """Compiled calls for samples that are decoded already; None where there are none."""
+        """Compiled calls for samples that are already decoded; None if there are none."""
         config = self._config
         if config.masks is not None or not has_decoded_images(config):
             return None
@@ -95,7 +95,7 @@ class CpuViews:
         self._pool.clear()
 
     def _compile(self) -> None:
-        """Compile or load everything that workers call, before many of them need it at once."""
+        """Compile or load everything that workers call, before many need it at the same time."""
         worker = Worker(self._config, Counters(("plan", "render")))
         job = CpuJob(0, np.zeros(1, np.int64), self._config.views, Countdown(1))
         job.buffer = self.buffer(1)
@@ -109,7 +109,7 @@ class CpuViews:
 
 
 def make_views(worker: Worker, job: CpuJob, slots: Sequence[int], stage: str) -> None:
-    """Read, decode (in `stage`), plan and render: as many samples at a time as pixels allow."""
+    """Read, decode (in `stage`), plan and render, as many samples at a time as pixels allow."""
     samples = worker.samples
     while slots:
         images = worker.load(
@@ -132,7 +132,7 @@ def apply_extra(worker: Worker, job: CpuJob, slots: range) -> None:
     work = job.extra
     for part in work.parts.completed_by(slots):
         if torch.get_num_threads() > 1:
-            limit_torch_to_one_thread()  # in this thread: the workers share the cores already
+            limit_torch_to_one_thread()  # in this thread: the workers already share the cores
         began = time.perf_counter_ns()
         work.operations.apply(work.views, job.epoch, job.ids, part)
         if work.parts.finish():

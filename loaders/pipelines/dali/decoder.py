@@ -2,27 +2,27 @@
 
 DALI 2.4 was found to behave as follows, and this file relies on it:
 
-* *Failures stay with their batch.* Each scheduled batch has a result of its own, so the batches
-  after a failed one come out right, whatever its message says about the pipeline. But a JPEG whose
+* *Failures stay with their batch.* Each scheduled batch has its own result, so the batches after a
+  failed one come out right, in spite of what its message says about the pipeline. But a JPEG whose
   *header* cannot be read crashes the whole process: its decoder leaves its threads running on freed
   memory. So headers are checked here, by the same parser, before DALI sees them.
 * *A TensorList owns its memory.* Every batch is decoded into one new allocation from DALI's pool,
   which returns to the pool when the last Python object that refers to it is gone.
 * *The GIL is released.* `outputs` waits without it. On the CPU `threads` threads decode, and two
-  more only hand over; on a GPU `threads` threads do what the GPU cannot: Huffman decoding of JPEGs
-  that the hardware decoder does not get.
+  more only pass data on; on a GPU `threads` threads do what the GPU cannot: Huffman decoding of
+  JPEGs that the hardware decoder does not get.
 * *The queue depth is ours.* With a prefetch depth of 1, `schedule_run` starts exactly one batch,
   and may be called again before its outputs are taken.
 
 GPU memory: (`ahead` + batches the caller keeps) x the largest batch's sum of height x width x 3
-bytes, + grey images once more while they are decoded, + `threads` x 16 MiB, + what the hardware
-decoder needs for its share of a batch. Freed memory stays in DALI's pool for the next batch.
+bytes, + grey images once more while they are decoded, + `threads` x 16 MiB, + the hardware
+decoder's memory for its share of a batch. Freed memory stays in DALI's pool for the next batch.
 
 Pixels: on the CPU bit for bit those of `loaders.decode`. On a GPU they differ, because its decoder
 does not interpolate chroma. nvJPEG could (`jpeg_fancy_upsampling`), but that is undocumented for
 its hardware engine, and an image must not look different depending on the engine that decoded it.
-Which engine that is depends on its place in the batch: where that must not matter at all, set
-`hardware` to 0 or 1.
+The engine depends on the image's place in the batch: if that must not matter at all, set `hardware`
+to 0 or 1.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from patchmill.loaders.decode.decoder import MOST_PIXELS
 
 _INPUT = "encoded"
 _CHUNK = 32  # images that `find_undecodable` decodes at a time, so that it needs little memory
-_DEVICE_PADDING, _HOST_PADDING = 16 << 20, 8 << 20  # bytes a thread; DALI's defaults
+_DEVICE_PADDING, _HOST_PADDING = 16 << 20, 8 << 20  # bytes per thread; DALI's defaults
 
 
 class Refused(Exception):
-    """DALI could not decode a batch; `find_undecodable` tells which of its images are to blame.
+    """DALI could not decode a batch; `find_undecodable` finds the images to blame.
 
-    If it finds none, DALI's message is all there is to go by.
+    If it finds none, there is only DALI's message.
     """
 
 
@@ -78,10 +78,10 @@ class _SubmittedBatch:
 
 
 class BatchDecoder:
-    """Decodes up to `ahead` batches in the background; to be used by one thread at a time.
+    """Decodes up to `ahead` batches in the background; use it from one thread at a time.
 
-    `hardware` is the share of a batch, 0 to 1, that a GPU's JPEG engine gets; CUDA kernels decode
-    the rest. A process may have any number of decoders; in a forked process they are closed.
+    `hardware` is the share of a batch, 0 to 1, for a GPU's JPEG engine; CUDA kernels decode the
+    rest. A process may have any number of decoders; in a forked process they are closed.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class BatchDecoder:
         self._max_batch, self._ahead = max_batch, ahead
         self._pipeline: Any = _build_pipeline(max_batch, device, threads, hardware)
         self._in_flight: deque[_SubmittedBatch] = deque()
-        # DALI may read the arrays as long as its pipeline lives, which a traceback may prolong.
+        # DALI may read the arrays as long as its pipeline lives, which a traceback may extend.
         weakref.finalize(self._pipeline, self._in_flight.clear).atexit = False
         _decoders.add(self)
 
     def submit(self, encoded: Sequence[np.ndarray]) -> None:
-        """Schedule 1-D uint8 arrays for decoding; they must not change until they are taken."""
+        """Schedule 1-D uint8 arrays for decoding; they must not change until the batch is taken."""
         if not 0 < len(encoded) <= self._max_batch:
             raise ValueError(f"a batch has 1 to {self._max_batch} images, not {len(encoded)}")
         if len(self._in_flight) >= self._ahead:
@@ -151,13 +151,13 @@ class BatchDecoder:
         self._in_flight = deque()
 
     def abandon(self) -> None:
-        """Close without waiting, in a forked process, which has none of DALI's threads."""
+        """Close without waiting, in a forked process, which lacks DALI's threads."""
         _abandoned.append(self._pipeline)
         self.close()
 
 
 _decoders: weakref.WeakSet[BatchDecoder] = weakref.WeakSet()
-_abandoned: list[Any] = []  # kept, because their destructors would wait for ever
+_abandoned: list[Any] = []  # kept because their destructors would wait for ever
 
 
 def _abandon_all() -> None:
@@ -169,7 +169,7 @@ os.register_at_fork(after_in_child=_abandon_all)
 
 
 def has_decodable_header(encoded: np.ndarray, max_pixels: int = MOST_PIXELS) -> bool:
-    """Check that the bytes begin as a JPEG of one or three components that DALI can decode."""
+    """Check that the bytes begin like a JPEG of one or three components that DALI can decode."""
     from nvidia import nvimgcodec
 
     try:
@@ -187,7 +187,7 @@ def has_decodable_header(encoded: np.ndarray, max_pixels: int = MOST_PIXELS) -> 
 def find_undecodable(
     encoded: Sequence[np.ndarray], device: torch.device, threads: int
 ) -> list[int]:
-    """Indices of images that DALI's decoder refuses: in small chunks without DALI, so slow."""
+    """Indices of images that DALI's decoder rejects: in small chunks without DALI, thus slow."""
     from nvidia import nvimgcodec
 
     kinds = [nvimgcodec.CPU_ONLY]
@@ -264,12 +264,12 @@ def _image_table(tensors: Any) -> Images:
     try:
         ends = tensors.data_ptr() + shapes.prod(1).cumsum()  # one image right behind the other
         pointers = np.concatenate([[tensors.data_ptr()], ends[:-1]])
-    except RuntimeError:  # they are not
+    except RuntimeError:  # they are not contiguous
         pointers = np.array([tensors[i].data_ptr() for i in range(len(shapes))], np.int64)
     return Images(pointers, shapes[:, :2], 3 * shapes[:, 1])
 
 
 def _reason(error: RuntimeError) -> str:
-    """The line of DALI's message that says what happened, without the source of its graph."""
+    """The line of DALI's message that gives the reason, without the source of its graph."""
     text = str(error).partition("encountered:")[2] or str(error)
     return " ".join(text.partition("Current pipeline object")[0].split())

@@ -1,7 +1,8 @@
 """The feeder thread of pipeline `dali`: submits encoded batches to DALI and passes on the images.
 
-It alone touches the decoder. Batches overlap: while DALI decodes one, the next is submitted, and
-the one before is rendered. A batch is rendered once it is among those that the crew wants ahead.
+Only this thread uses the decoder. Batches overlap: while DALI decodes one, the next is submitted
+and the previous one is rendered. A batch is rendered once it is among those that the crew wants
+ahead.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ log = logging.getLogger("patchmill")
 
 AHEAD = 2  # batches submitted to DALI and not yet taken
 _STAGE, INSPECT = "decode", "inspect"
-_PROBE_IMAGES = 128  # for measuring how much the GPU's JPEG unit should get
+_PROBE_IMAGES = 128  # for measuring the best share of the GPU's JPEG engine
 
 
 Render = Callable[[DaliJob, DecodedBatch | None, Tasks], None]
@@ -57,7 +58,7 @@ RenderInSubBatches = Callable[[DaliJob, Callable[[Any], Any]], None]  # how to l
 
 
 class DaliFeeder:
-    """Owns DALI's decoder; renders each decoded job by `render`, on `side` if there is one."""
+    """Owns DALI's decoder; renders each decoded job with `render`, on `side` if there is one."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class DaliFeeder:
         side: SideStream | None,
         render_in_sub_batches: RenderInSubBatches | None = None,
     ) -> None:
-        """Without `render_in_sub_batches`, `render` makes what is late in a job, too."""
+        """Without `render_in_sub_batches`, `render` also makes the late samples of a job."""
         if config.device.type == "cuda":
             hardware = hardware_share.reachable(hardware)
         if hardware is None and config.device.type == "cuda" and (jpegs := _probe_jpegs(config)):
@@ -85,7 +86,7 @@ class DaliFeeder:
             checked=True,
         )
         self._gatherer = Gatherer(config, INSPECT)
-        self._undecodable: set[int] = set()  # ids that DALI refuses; threads decode them
+        self._undecodable: set[int] = set()  # ids that DALI rejects; threads decode them
         self._waiting: deque[DaliJob] = deque()  # to be submitted, perhaps not loaded yet
         self._in_flight: deque[InFlight] = deque()
         self._began, self._busy, self._broken = 0, False, False
@@ -104,7 +105,7 @@ class DaliFeeder:
     # ------------------------------------------------------------------------- in worker threads
 
     def load(self, worker: Worker, job: DaliJob, slots: range) -> None:
-        """The workers' step: read samples, and decode those that are not for DALI.
+        """The workers' step: read samples, and decode those not meant for DALI.
 
         Samples in the device cache are only planned.
         """
@@ -135,18 +136,18 @@ class DaliFeeder:
             return decode_into(arena, data, max_pixels)
         store = self._config.decoded
         if store is not None and store.may_keep(shape[0] * shape[1] * 3):
-            with suppress(BadImage):  # DALI may read it, and then has the last word
+            with suppress(BadImage):  # DALI may be able to read it, and decides
                 return decode_into(arena, data, max_pixels)
         return LoadedImage(*shape, encoded)
 
     def clear(self) -> None:
-        """Free the memory that no encoded image is in."""
+        """Free memory that holds no encoded images."""
         self._gatherer.clear()
 
     # ---------------------------------------------------------------------- in the feeder thread
 
     def run(self, jobs: FeederJobs, tasks: Tasks) -> None:
-        """Main loop of the thread: take jobs from loaded to ready until the iteration is over."""
+        """Main loop of the thread: turn loaded jobs into ready ones until the iteration is over."""
         self._busy, made = True, 0
         while True:
             self._submit_loaded(jobs)
@@ -161,7 +162,7 @@ class DaliFeeder:
         self._busy = False
 
     def _submit_loaded(self, jobs: FeederJobs) -> None:
-        """Submit the jobs that are loaded, in order, as far as the decoder has room."""
+        """Submit loaded jobs in order, as many as the decoder can accept."""
         while arrived := jobs.receive(wait=False):
             self._waiting += arrived
         while self._waiting and self._waiting[0].loaded.done and len(self._in_flight) < AHEAD:
@@ -192,7 +193,7 @@ class DaliFeeder:
     def _load_sub_batch(
         self, tasks: Tasks, sub_batch: DaliJob
     ) -> tuple[Images | None, DecodedBatch | None]:
-        """Load and decode a sub-batch of a job, while nothing else is in the decoder."""
+        """Load and decode a sub-batch of a job while nothing else is in the decoder."""
         for slot in range(len(sub_batch)):
             tasks.put((sub_batch.loaded, self.load, sub_batch, range(slot, slot + 1)))
         if error := sub_batch.loaded.wait():
@@ -203,7 +204,7 @@ class DaliFeeder:
         return (None, None) if decoded is None else (decoded.images, decoded)
 
     def _fail(self, job: DaliJob, error: BaseException) -> None:
-        """Fail this job and all in flight: the decoder may be closed, and their batches lost."""
+        """Fail this job and all in flight: the decoder may be closed and their batches lost."""
         if not job.cancelled:
             self._broken = True
         for failed in (*(in_flight.job for in_flight in self._in_flight), job):
@@ -219,7 +220,7 @@ class DaliFeeder:
         return InFlight(job)
 
     def _decoded(self, in_flight: InFlight, tasks: Tasks) -> DecodedBatch | None:
-        """The job's images, after workers have decoded or substituted those that DALI refuses."""
+        """The job's images, after workers have decoded or substituted those that DALI rejects."""
         job = in_flight.job
         self._fetch(in_flight)
         while bad := self._bad_slots(job, in_flight.result):
@@ -247,7 +248,7 @@ class DaliFeeder:
         self._began = now
 
     def _bad_slots(self, job: DaliJob, result: DecodedBatch | Refused | None) -> list[int]:
-        """Slots that DALI did not decode, or to another size than in the header."""
+        """Slots that DALI did not decode, or decoded to another size than in the header."""
         slots = job.dali_slots
         if result is None:
             return []
@@ -256,7 +257,7 @@ class DaliFeeder:
         encoded = [data for data in job.encoded if data is not None]
         bad = decoder.find_undecodable(encoded, self._config.device, self._config.workers)
         if not bad:
-            log.warning("threads decode %d images which DALI cannot: %s", len(slots), result)
+            log.warning("threads decode %d images that DALI cannot decode: %s", len(slots), result)
         return (slots[bad] if bad else slots).tolist()
 
     def _reload(self, job: DaliJob, slots: list[int], tasks: Tasks) -> None:

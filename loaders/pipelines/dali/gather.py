@@ -1,7 +1,7 @@
-"""Gather plain JPEGs for DALI a chunk at a time, without a Python step for each of them.
+"""Gather plain JPEGs for DALI a chunk at a time, without per-image Python overhead.
 
-Three compiled calls, which hold no lock, read the images of a chunk, look at their headers and plan
-them. What is not a plain JPEG, or cannot be read so, goes the way of a single sample.
+Three compiled calls that release the GIL read the images of a chunk, parse their headers and plan
+them. Images that are not plain JPEGs, or cannot be read this way, are processed one by one.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from patchmill.loaders.pipelines.dali.job import DaliJob
 
 BLOCK_BYTES = 32 << 20  # of encoded images
-_SPARE = 1.5  # room for a chunk, by what images have taken
+_SPARE = 1.5  # memory for a chunk, relative to the mean size of images so far
 _MOST_KNOWN = 1 << 26  # samples whose headers are remembered
 
 
 class Gathered(NamedTuple):
-    """Slots that were gathered, and the other ones with what was read of them."""
+    """Slots that were gathered, and the others with any data already read."""
 
     slots: list[int]
     left: Sequence[int]
@@ -46,14 +46,14 @@ class Gatherer:
         self._config, self._stage, self._seed = config, stage, np.uint64(config.seed)
         self._pool = BlockPool(BLOCK_BYTES, torch.uint8)
         self._memory: weakref.WeakKeyDictionary[Worker, EncodedMemory] = weakref.WeakKeyDictionary()
-        # Hashes of headers that DALI's parser had to be asked about, and reads: pages of zeros
-        # until there are any.
+        # Hashes of the headers that DALI's parser had to check and accepted: untouched pages of
+        # zeros until there are any.
         self._known = np.zeros(min(config.source.sample_count or 0, _MOST_KNOWN), np.uint32)
 
     def gather(
         self, worker: Worker, job: DaliJob, slots: Sequence[int], refused: Collection[int]
     ) -> Gathered:
-        """Read and plan the plain JPEGs of a chunk, but for ids that DALI `refused`."""
+        """Read and plan the plain JPEGs of a chunk, except ids that DALI `refused`."""
         if self._config.decoded is not None or job.raw is not None or not slots:
             return Gathered([], slots)
         began, at = time.perf_counter_ns(), np.array(slots, np.int64)
@@ -98,7 +98,7 @@ class Gatherer:
         return Gathered(made.tolist(), left, encoded)
 
     def clear(self) -> None:
-        """Free the memory that no image is in."""
+        """Free memory that holds no images."""
         self._memory.clear()
         self._pool.clear()
 
@@ -116,7 +116,7 @@ class Gatherer:
         )  # fmt: skip
 
     def _ask(self, images: Sequence[np.ndarray], ids: np.ndarray, memory: EncodedMemory) -> None:
-        """Ask DALI's parser about headers that it may not read; remember those it does."""
+        """Let DALI's parser check headers that it may reject; remember those it accepts."""
         for i in np.flatnonzero(memory.kinds[: len(ids)] == PLAIN).tolist():
             if has_decodable_header(images[i], self._config.max_pixels):
                 memory.kinds[i] = SURE
@@ -125,19 +125,19 @@ class Gatherer:
 
 
 class EncodedMemory:
-    """One worker's memory for encoded images; a block returns when no array of them is alive."""
+    """One worker's memory for encoded images; a block returns once none of its arrays is alive."""
 
     def __init__(self, pool: BlockPool) -> None:
         self._pool = pool
-        self.free = np.empty(0, np.uint8)  # where the last chunk begins
-        self._used = 0  # by it
-        self._mean = 0.0  # bytes of an image
+        self.free = np.empty(0, np.uint8)  # from the start of the last chunk
+        self._used = 0  # bytes of that chunk
+        self._mean = 0.0  # bytes per image
         self.kinds, self.hashes = np.empty(0, np.uint8), np.empty(0, np.uint32)
 
     def read(self, config: PipelineConfig, ids: np.ndarray) -> np.ndarray | None:
-        """Read what the source can read of these samples; return their spans in `free`.
+        """Read as many of these samples as the source can; return their spans in `free`.
 
-        The span of a sample that `Source.read` is to read is -1. None if it is to read them all.
+        The span of a sample that is left to `Source.read` is -1. None if all of them are.
         """
         if len(ids) > len(self.kinds):
             self.kinds, self.hashes = np.empty(len(ids), np.uint8), np.empty(len(ids), np.uint32)

@@ -2,7 +2,7 @@
 
 The best share depends on the number of engines, on the CPU threads that do the CUDA decoder's
 Huffman decoding meanwhile, and on the images, so it cannot be known in advance. On a GPU without an
-engine all shares are equally fast. Where the engine cannot be reached, its share is 0.
+engine all shares are equally fast. If the engine cannot be reached, its share is 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Measure = Callable[[float], float]  # images/s of a share
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _BATCH = 128
-_SECONDS = 0.3  # per share: about two seconds in all, with the building of decoders
+_SECONDS = 0.3  # per share: about two seconds in total, including building the decoders
 _MIN_BATCHES = 3
 _AHEAD = 2
 
@@ -41,8 +41,8 @@ def hardware_share(
 ) -> float:
     """The share, 0 to 1, of encoded images like `samples` that `device` should decode in hardware.
 
-    One process of a machine measures, the others wait for its result. Undecodable samples are left
-    out; if no others remain the share is 0, and is not cached.
+    One process of a machine measures, the others wait for its result. Undecodable samples are
+    skipped; if no others remain, the share is 0 and is not cached.
     """
     if reachable(None) == 0:
         return 0.0
@@ -65,7 +65,7 @@ def hardware_share(
 
 
 def reachable(share: float | None) -> float | None:
-    """This share, or 0, with a line in the log, where the JPEG engines cannot be reached."""
+    """This share, or 0 with a log message if the JPEG engines cannot be reached."""
     if share == 0 or not (why := jpeg_engines.unreachable()):
         return share
     log.warning(
@@ -83,7 +83,7 @@ def best_share(measure: Measure) -> float:
     rates = {share: measure(share) for share in SHARES}
     best = max(rates, key=lambda share: rates[share])
     log.info(
-        "measured which share of JPEGs the GPU's own decoder should get: %d %% (images/s: %s)",
+        "measured the best share of JPEGs for the GPU's JPEG engine: %d %% (images/s: %s)",
         round(100 * best),
         ", ".join(f"{rate:,.0f} with {100 * share:.0f} %" for share, rate in rates.items()),
     )

@@ -1,4 +1,4 @@
-"""`DaliJob`: a batch that DALI decodes, and `InFlight`: one that was submitted."""
+"""`DaliJob`: a batch that DALI decodes; `InFlight`: one that was submitted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patchmill.loaders.pipelines.job import Countdown
 class DaliJob(ArenaJob):
     """A batch that DALI decodes, except for the images that threads decoded into its arena."""
 
-    least_chunk = 32  # what a chunk costs the interpreter is then little for each image
+    least_chunk = 32  # makes the interpreter overhead of a chunk small per image
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class DaliJob(ArenaJob):
 
     @property
     def dali_slots(self) -> np.ndarray:
-        """Slots that DALI decodes, in the order in which it gets them."""
+        """Slots that DALI decodes, in the order of submission."""
         return np.flatnonzero(self.locations[:, 0] == NOT_IN_ARENA)
 
     def postpone(self, slots: Sequence[int]) -> None:

@@ -1,10 +1,10 @@
 """Pipeline `dali`: threads read, NVIDIA DALI decodes whole batches, a GPU or threads render.
 
-On a GPU the encoded bytes go up and views are rendered where the images were decoded; nothing comes
-back. Whatever is not a plain JPEG is decoded by the threads, exactly as in the other pipelines, and
-joins its batch in the renderer. An image that DALI refuses is read again and decoded by a thread:
-if it is bad, it goes into the ledger and is substituted; if not, threads decode it from then on. So
-every pipeline has the same samples in its batches.
+On a GPU the encoded bytes are uploaded, and views are rendered where the images were decoded;
+nothing is copied back. Anything but a plain JPEG is decoded by the threads, exactly as in the other
+pipelines, and joins its batch in the renderer. An image that DALI rejects is reread and decoded by
+a thread: if it is bad, it goes into the ledger and is substituted; if not, threads decode it from
+then on. So every pipeline has the same samples in its batches.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class DaliPipeline(StagedPipeline):
 
 
 class Backend(PooledMemory, Protocol):
-    """Backend that renders decoded images: on the GPU, or on the CPU's worker threads."""
+    """Renders decoded images: on the GPU, or in CPU worker threads."""
 
     table: stages.StageTable
-    side: SideStream | None  # the stream that images are wanted on
-    render_in_sub_batches: RenderInSubBatches | None  # None: `render` makes what is late, too
+    side: SideStream | None  # the stream on which images are needed
+    render_in_sub_batches: RenderInSubBatches | None  # None: `render` also makes late samples
 
     def device_cache(self) -> DeviceCache | None:
         """The images that are kept on the GPU, if any."""
@@ -96,11 +96,11 @@ class Backend(PooledMemory, Protocol):
     def job(self, epoch: int, ids: np.ndarray) -> DaliJob: ...
 
     def render(self, job: Any, decoded: DecodedBatch | None, tasks: Tasks) -> None:
-        """Render the views of a job, or start to; the job's `ready` tells when that is done."""
+        """Render the views of a job, or start to; the job's `ready` opens when it is done."""
         ...
 
     def synchronize(self) -> None:
-        """Wait for everything that was started."""
+        """Wait for all work that was started."""
         ...
 
     def hand_over(self, job: Any) -> FilledBatch: ...
@@ -153,7 +153,7 @@ class CpuBackend:
         return DaliCpuJob(epoch, ids, config.views, arena, ready, config.batch_pixels)
 
     def render(self, job: Any, decoded: DecodedBatch | None, tasks: Tasks) -> None:
-        self._views.prepare(job)  # not before, so that jobs in the decoder have no batch memory
+        self._views.prepare(job)  # not earlier, so that jobs in the decoder hold no batch memory
         by_dali = {}
         if decoded is not None:
             by_dali = {int(slot): decoded.array(i) for i, slot in enumerate(job.dali_slots)}
@@ -185,7 +185,7 @@ class DaliCpuJob(CpuJob, DaliJob):
 
 
 def render_views(worker: Worker, job: DaliCpuJob, slots: range) -> None:
-    """The workers' second step, after DALI has decoded the batch: also what it left for later."""
+    """The workers' second step, after DALI has decoded the batch; includes late samples."""
     there, images, late = list[int](), list[np.ndarray](), list[int]()
     for slot in slots:
         if (image := job.images[slot]) is None:

@@ -1,4 +1,4 @@
-"""Calls from code that is compiled for each loader: of functions by address, and of a clock."""
+"""Calls from code that is compiled for each loader: functions by address, and a clock."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from patchmill.kernels.common.by_address import emit_call
 def by_address(function: Any, *example: Any) -> Any:
     """Make a jitted function callable from compiled code by its address, for types of `example`.
 
-    Numba otherwise compiles a callee once more into each caller: every FFCV loader would take a
-    quarter of a minute to start.
+    Numba otherwise recompiles a callee into each caller: every FFCV loader would take 15 seconds to
+    start.
     """
     arguments = tuple(map(numba.typeof, example))
     result, generate = _call_of(function, arguments)
@@ -35,7 +35,7 @@ def by_address(function: Any, *example: Any) -> Any:
 
 
 def compiled_once(function: Any) -> Any:
-    """`by_address`, for the types that the function is called with, whatever these are."""
+    """`by_address` for whatever types the function is called with."""
 
     @intrinsic
     def call(typing_context, values):  # type: ignore[no-untyped-def]
@@ -51,8 +51,8 @@ def compiled_once(function: Any) -> Any:
 
 
 def _call_of(function: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The type of a function's result, and what emits a call of it with a tuple of arguments."""
-    function.compile(arguments)  # or load it
+    """The type of a function's result, and a code generator for calls with a tuple of arguments."""
+    function.compile(arguments)  # or load from the cache
     compiled = function.overloads[arguments]
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     result = compiled.signature.return_type

@@ -1,8 +1,7 @@
-"""FFCV's loader of a .beton, whose compiled code is called without its thread, and its operations.
+"""FFCV's loader of a .beton, with its compiled code called without its thread, and operations.
 
-FFCV's loader opens the file and compiles. FFCV's own thread is not used, because it waits for ever
-after an error or an early end of the iteration, and its batches live in memory that it soon writes
-again.
+FFCV's loader opens the file and compiles. FFCV's own thread is not used, because it hangs after an
+error or an early end of the iteration, and its batches live in memory that it soon overwrites.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines.config import PipelineConfig
-from patchmill.loaders.pipelines.ffcv import workarounds  # before all of FFCV
+from patchmill.loaders.pipelines.ffcv import workarounds  # before anything of FFCV
 from patchmill.loaders.sources.beton.source import Beton
 
 with workarounds.preserve_thread_counts():
@@ -30,15 +29,15 @@ Memory = list[tuple[tuple[int, ...], np.dtype]]  # shape and dtype of a sample i
 
 
 def checked_source(config: PipelineConfig) -> Beton:
-    """The source; MillError for one that FFCV cannot read, and for a decoded cache."""
+    """The source; MillError if FFCV cannot read it, or with a decoded cache."""
     source = config.source
     if not isinstance(source, Beton):
         raise MillError(
-            f"pipeline 'ffcv' reads .beton files, which {source.name} is not: write one, or take "
+            f"pipeline 'ffcv' reads .beton files, which {source.name} is not: write one, or use "
             "pipeline='threads'"
         )
     if config.decoded is not None:
-        raise MillError("pipeline 'ffcv' has no decoded cache: take pipeline='threads'")
+        raise MillError("pipeline 'ffcv' has no decoded cache: use pipeline='threads'")
     return source
 
 
@@ -48,13 +47,13 @@ def lanes_of(config: PipelineConfig) -> int:
 
 
 class EpochOperation(SimpleRGBImageDecoder):
-    """Base of operations on encoded images, among whose arrays one carries the epoch's number."""
+    """Base class of operations on encoded images; one of their arrays carries the epoch number."""
 
     @abstractmethod
     def memory(self, epoch: int) -> Memory: ...
 
     def next_epoch(self) -> int:
-        """The epoch that FFCV is asking memory for."""
+        """The epoch for which FFCV requests memory."""
         return 0
 
     def declare_state_and_memory(
@@ -66,7 +65,7 @@ class EpochOperation(SimpleRGBImageDecoder):
 
 
 class CompiledFile:
-    """The images of a .beton through an FFCV operation, a batch at a time, into given memory."""
+    """Runs an FFCV operation on the images of a .beton, a batch at a time, into given memory."""
 
     def __init__(self, source: Beton, operation: Any, max_batch: int, lanes: int) -> None:
         self._lanes = lanes
@@ -86,7 +85,7 @@ class CompiledFile:
         self._storage = storage.state
 
     def __call__(self, ids: np.ndarray, memory: tuple[np.ndarray, ...]) -> Any:
-        """Call the compiled code as FFCV's thread would; one thread at a time may."""
+        """Call the compiled code as FFCV's thread would; only one thread at a time."""
         numba.set_num_threads(self._lanes)
         loader = self._loader
         (node,) = (node.id for node in loader.graph.root_nodes)

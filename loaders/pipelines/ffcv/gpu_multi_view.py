@@ -1,4 +1,4 @@
-"""`GpuMultiView`: operations that make all views of a recipe on a GPU inside FFCV's own loader.
+"""`GpuMultiView`: operations that make all views of a recipe on a GPU, inside FFCV's own loader.
 
     views = GpuMultiView("dino", seed=0, source=Beton("train.beton"), device="cuda:0")
     loader = Loader("train.beton", 256, num_workers=16, order=OrderOption.RANDOM,
@@ -6,10 +6,10 @@
     for (made,) in loader:
         batch = views.batch(made)  # on the GPU, with labels
 
-The first operation decodes a batch into pinned memory, which it lays out by the file's table. The
-second queues the upload and the rendering on a stream beside the training's, as many batches ahead
-as FFCV works. Samples, views and ledger are those of every other pipeline. What is beyond the
-batch's budget of pixels is decoded and rendered by the second operation, in sub-batches.
+The first operation decodes a batch into pinned memory, laid out by the file's table. The second
+queues the upload and the rendering on a side stream, as many batches ahead as FFCV prefetches.
+Samples, views and ledger are the same as in every other pipeline. Samples beyond the batch's pixel
+budget are decoded and rendered by the second operation, in sub-batches.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _FAILED, _PLACE_BYTES = -1, 3 * 8
 
 
 class GpuMultiView(RaggedDecoder):
-    """`operations` are those of an RGBImageField; epochs are counted as `MultiView` does."""
+    """`operations` are for an RGBImageField; epochs are counted as in `MultiView`."""
 
     def __init__(
         self,
@@ -97,21 +97,21 @@ class GpuMultiView(RaggedDecoder):
         )  # fmt: skip
         self.operations: list[Operation] = [self, _MakeViews(self)]
         self.error: BaseException | None = None
-        self._views: GpuViews | None = None  # made for the first batch, which is the largest
+        self._views: GpuViews | None = None  # created for the first batch, which is the largest
         self._worker = Worker(self._config, Counters(("read", "decode", "plan", "mask")))
         self._batches: dict[int, tuple[ArenaJob, RaggedBatch]] = {}
         self._numbers, self._lock = itertools.count(), threading.Lock()
         self._begin = _BEGIN(self._lay_out)
 
     def batch(self, made: ArenaJob | None) -> ViewBatch:
-        """The batch of what FFCV's loader gave, for the current stream, in memory of our own.
+        """Wrap the output of FFCV's loader for the current stream, in memory of our own.
 
         An error while the batch was made, such as too many bad samples, is raised here.
         """
         mapped.check(self._config.mapped_files)
         if made is None or self._views is None:
             error = self.error or MillError(
-                "the batch was not made: give batch() what FFCV's loader gave"
+                "the batch was not made: pass the output of FFCV's loader to batch()"
             )
             raise memory_error(error, "another batch", SMALLER) or error
         filled, config = self._views.hand_over(made), self._config
@@ -124,9 +124,9 @@ class GpuMultiView(RaggedDecoder):
         )  # fmt: skip
 
     def make_views(self, arrays: RaggedArrays) -> ArenaJob | None:
-        """Queue the views of a batch that is decoded; None where that fails, which `batch` raises.
+        """Queue the views of a decoded batch; None after an error, which `batch` raises.
 
-        FFCV's thread would end without a word if this raised anything.
+        FFCV's thread would end silently if this raised anything.
         """
         number, decoded, rows, _ = arrays
         try:
@@ -216,5 +216,5 @@ class _MakeViews(Operation):
 def _checked_gpu(device: str | torch.device) -> torch.device:
     checked = checked_device(device)
     if checked.type != "cuda":
-        raise MillError("GpuMultiView makes views on a GPU: take MultiView for the CPU")
+        raise MillError("GpuMultiView makes views on a GPU: use MultiView for the CPU")
     return checked

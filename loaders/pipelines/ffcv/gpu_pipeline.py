@@ -1,7 +1,7 @@
 """Pipeline `ffcv` on a GPU: FFCV's threads decode into pinned memory, the GPU makes the views.
 
-A raw image is copied there from the file's memory map. What compiled code cannot decode, and masks
-and backgrounds, take the way that they take in pipeline `threads`.
+A raw image is copied there from the file's memory map. Images that compiled code cannot decode,
+masks and backgrounds are processed as in pipeline `threads`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from patchmill.loaders.pipelines.worker import Worker
 
 
 class FfcvGpuPipeline(GpuThreadsPipeline):
-    """The pipeline of threads, whose workers decode a batch of a .beton at once."""
+    """Pipeline `threads`, but a worker decodes a whole batch of a .beton in one call."""
 
     name = "ffcv"
 
@@ -30,7 +30,7 @@ class FfcvGpuPipeline(GpuThreadsPipeline):
         super().__init__(config, stages.FFCV_GPU, lanes)
         self._decoder = RaggedDecoder(config.laws, config.seed)
         self._file = CompiledFile(source, self._decoder, config.max_batch, lanes)
-        self._helpers = self._workers  # each packs a part of a batch's masks and backgrounds
+        self._helpers = self._workers  # each packs part of a batch's masks and backgrounds
         self._workers = self._workers[:1]  # one thread calls the compiled code
         self._decode(ArenaJob(0, np.empty(0, np.int64), config.views, self._views.arena()), [])
 
@@ -40,7 +40,7 @@ class FfcvGpuPipeline(GpuThreadsPipeline):
 
     def _job(self, epoch: int, ids: np.ndarray) -> ArenaJob:
         job = super()._job(epoch, ids)
-        job.light = True  # a single task
+        job.single_task = True
         return job
 
     def _load(self, worker: Worker, job: ArenaJob, slots: range) -> None:
@@ -57,7 +57,7 @@ class FfcvGpuPipeline(GpuThreadsPipeline):
         return [range(len(job))]
 
     def _decode(self, job: ArenaJob, slots: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Decode and plan these samples in compiled code; the slots done, and those left."""
+        """Decode and plan these samples in compiled code; return slots done and slots left."""
         batch = RaggedBatch(job, slots, self._file.records, self._config.max_pixels)
         _, *needs = self._decoder.memory(job.epoch)
         memory = [np.empty((len(batch.ids), *shape), dtype) for shape, dtype in needs]

@@ -21,8 +21,8 @@ _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_ulong
 
 
 def c_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of FFCV's libraries, or of those that they use, for compiled code."""
-    function = lib[name]  # a new object, unlike lib.name, which FFCV may declare otherwise
+    """A function of FFCV's libraries or their dependencies, for compiled code."""
+    function = lib[name]  # a new object, unlike lib.name, which FFCV may declare differently
     function.restype, function.argtypes = result, arguments
     return function
 
@@ -35,10 +35,10 @@ _decompress = c_function("tjDecompress2", _INT, *[_POINTER] * 2, _LONG, _POINTER
 
 @numba.njit(nogil=True, error_model="numpy")
 def decode(data: np.ndarray, buffer: np.ndarray, header: np.ndarray) -> bool:
-    """Decode a JPEG to RGB in `buffer`, with height and width first in `header` (int32 [4]).
+    """Decode a JPEG to RGB in `buffer`; `header` (int32 [4]) starts with height and width.
 
-    False if the image does not fit, has neither one nor three components, or if the library so much
-    as warns: then the caller falls back to another decoder.
+    False if the image does not fit, has neither one nor three components, or if the library even
+    warns: the caller then falls back to another decoder.
     """
     handle = _init()
     address = header.ctypes.data

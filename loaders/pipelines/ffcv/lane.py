@@ -21,10 +21,10 @@ from patchmill.loaders.plan import draw
 from patchmill.loaders.sources.beton.layout import JPG
 
 DECODE, PLAN, RENDER, MASK = range(4)
-STAGES = (*stages.FFCV["workers"], "mask")  # a lane counts items and nanoseconds of each of these
-OUTCOMES = 2 * len(STAGES)  # behind them it counts what came of its searches for masks
+STAGES = (*stages.FFCV["workers"], "mask")  # a lane counts items and nanoseconds of each
+OUTCOMES = 2 * len(STAGES)  # offset of its counts of mask look-ups by outcome
 COUNTED = OUTCOMES + paste.FAILED + 1
-UNREADABLE, FAILED = 0, -1  # returned by a fallback decoder in place of an address
+UNREADABLE, FAILED = 0, -1  # returned by a fallback decoder instead of an address
 
 # (id, address and size of the bytes, address of int32 height and width, 1 for a background and 0
 # for a sample) -> address of the pixels
@@ -46,9 +46,9 @@ class LaneConstants:
     max_pixels: int  # of an image
     largest_view: int  # in pixels
     image_bytes: int  # of a lane's decode buffer
-    scratch_bytes: int  # that the renderer is likely to need
+    scratch_bytes: int  # likely to suffice for the renderer
     read: Callable[..., np.ndarray]  # FFCV's: the bytes stored at an address
-    fallback: Any  # a FALLBACK: Python's decoder, for what compiled code cannot decode
+    fallback: Any  # a FALLBACK: Python's decoder, for images that compiled code cannot decode
     pasting: paste.PasteConstants | None  # None: the recipe has no copy-paste
 
 
@@ -66,7 +66,7 @@ def compile_lane(constants: LaneConstants) -> Any:
 
     @numba.njit(nogil=True, error_model="numpy")
     def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, counts):  # type: ignore
-        my_laws, my_slots = laws.copy(), slots.copy()  # as constants they are of another type
+        my_laws, my_slots = laws.copy(), slots.copy()  # constants have another type
         for v in range(len(my_slots)):
             my_slots[v].offset *= len(indices)
         buffer, header = np.empty(image_bytes, np.uint8), np.empty(4, np.int32)
@@ -107,14 +107,14 @@ def compile_lane(constants: LaneConstants) -> Any:
 
 @numba.njit(nogil=True)
 def count_item(counts, stage, began, now):  # type: ignore[no-untyped-def]
-    """Count an item of a stage that began then, and return the time that it is now."""
+    """Count an item of a stage that began at `began`, and return the current time."""
     counts[2 * stage] += 1
     counts[2 * stage + 1] += now - began
     return now
 
 
 def _compile_make_views(constants: LaneConstants) -> Any:
-    """Compile the rendering of an image with scratch memory, or with more: returns that memory."""
+    """Compile the rendering of an image; it returns its scratch memory, which may have grown."""
     half, channels_last, largest = constants.half, constants.channels_last, constants.largest_view
     render_image, needed_bytes = _render_image(constants), render.scratch_bytes
     if constants.pasting is None:

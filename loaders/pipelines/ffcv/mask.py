@@ -1,7 +1,7 @@
 """Masks read and decoded inside compiled code, by the zlib that FFCV's libraries are linked with.
 
 These are the PNGs that `loaders/copypaste/mask_png.py` writes: grey, of 4 or 8 bits, without
-filters. Whatever else there is, or is damaged, is left to Python.
+filters. All others, and damaged ones, are left to Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from patchmill.loaders.copypaste.masks import FOREGROUND_LEVEL
 from patchmill.loaders.decode.bad_image import MOST_PIXELS
 from patchmill.loaders.pipelines.ffcv.jpeg import c_function
 
-DECODED, LARGER, OTHER = range(3)  # in a plane; needs more memory; Python's work
+DECODED, LARGER, OTHER = range(3)  # decoded; needs more memory; left to Python
 MOST_ENCODED = 1 << 24  # bytes of a mask
 
 _HEADER_END, _CHUNK_HEAD = 33, 8  # bytes of magic and IHDR with its checksum; of size and kind
@@ -43,9 +43,9 @@ def read(
     memory: np.ndarray,
     shape: np.ndarray,
 ) -> int:
-    """Decode the mask at these bytes of a file to the front of `memory`; note its shape.
+    """Decode the mask at these bytes of a file to the start of `memory`; set its shape.
 
-    `encoded` has room for the PNG. LARGER: `memory` must have three times the mask's pixels.
+    `encoded` is large enough for the PNG. LARGER: `memory` must have three times the mask's pixels.
     """
     if size > encoded.size or size < _HEADER_END:
         return OTHER
@@ -81,7 +81,7 @@ def read(
 
 @numba.njit(nogil=True, error_model="numpy")
 def share(plane: np.ndarray) -> float:
-    """Share of foreground pixels of a mask; -1 where it is all foreground or has none."""
+    """Share of foreground pixels of a mask; -1 if all or none of its pixels are foreground."""
     count = 0
     for i in range(plane.size):
         count += plane[i] >= FOREGROUND_LEVEL
@@ -90,7 +90,7 @@ def share(plane: np.ndarray) -> float:
 
 @numba.njit(nogil=True, error_model="numpy")
 def _join_data(encoded: np.ndarray, size: int) -> int:
-    """Move the contents of all IDAT chunks to the front; their size, 0 where a chunk is damaged."""
+    """Move the contents of all IDAT chunks to the front; return their size, 0 if one is damaged."""
     at, packed = len(MAGIC), 0
     while at + _CHUNK_HEAD + 4 <= size:
         length, kind, start = _number(encoded, at), _number(encoded, at + 4), at + _CHUNK_HEAD
@@ -123,7 +123,7 @@ def _unpack(packed: np.ndarray, bits: int, out: np.ndarray) -> None:
 
 @numba.njit(nogil=True, error_model="numpy")
 def _number(data: np.ndarray, at: int) -> np.int64:
-    """The big-endian 32-bit number there."""
+    """The big-endian 32-bit number at an offset."""
     return (
         (np.int64(data[at]) << 24)
         | (np.int64(data[at + 1]) << 16)

@@ -9,7 +9,7 @@
 An image is decoded once. Pixels are those of `loaders/decode/decoder.py`, decisions those of
 `loaders/plan/draw.py`: a sample has the same views in an epoch as in every other pipeline. A sample
 that cannot be decoded is recorded in the ledger and substituted as in every other pipeline.
-`batch.ids` and `batch.labels` are those of the substitute, which FFCV's own label field is not.
+`batch.ids` and `batch.labels` are those of the substitute, unlike FFCV's own label field.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from patchmill.loaders.sources import Source
 class MultiView(ViewDecoder):
     """The only operation in the pipeline of an RGBImageField.
 
-    Each iteration of the loader is the next epoch; set `epoch` before an iteration to choose which,
-    as after a restart. With `source`, the Beton of the same file, the ledger says where in the
-    file bad samples lie; a recipe with copy-paste needs it, and finds the masks as `loaders.build`
-    does: in the file `masks`, beside the .beton, or in it.
+    Each iteration of the loader is the next epoch; set `epoch` before an iteration to choose
+    another, for example after a restart. With `source`, the Beton of the same file, the ledger
+    gives the positions of bad samples in the file. A recipe with copy-paste requires it, and finds
+    masks like `loaders.build`: in the file `masks`, next to the .beton, or in it.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class MultiView(ViewDecoder):
             source,
             max_pixels=checked_max_pixels(max_pixels),
         )
-        self.epoch = -1  # FFCV asks for memory once when it compiles, and then for each epoch
+        self.epoch = -1  # FFCV requests memory once when it compiles, and then for each epoch
         self._recipe, self._ledger, self._backgrounds = recipe, ledger, backgrounds
         self._masks = own_masks(masks, source, recipe)
 
     def batch(
         self, arrays: BatchArrays, labels: np.ndarray | torch.Tensor | None = None
     ) -> ViewBatch:
-        """Wrap what FFCV's loader gave for the field. FFCV owns the memory and will reuse it.
+        """Wrap the arrays from FFCV's loader. FFCV owns the memory and will reuse it.
 
         An error while the batch was made, such as too many bad samples, is raised here.
         """
@@ -110,7 +110,7 @@ class MultiView(ViewDecoder):
             self.pasting = Pasting(self._config())
 
     def _config(self) -> PipelineConfig:
-        """The part of a pipeline's configuration that copy-paste takes."""
+        """The part of a pipeline's configuration that copy-paste needs."""
         return own_config(
             self._recipe, self.seed, self.dtype, self.channels_last, torch.device("cpu"),
             self._source, self.ledger, self._masks, self._backgrounds, self.max_pixels,
@@ -118,11 +118,11 @@ class MultiView(ViewDecoder):
 
 
 def own_recipe(recipe: recipes.Recipe | str | Path) -> recipes.Recipe:
-    """The recipe; MillError for one with operations of its own."""
+    """The recipe; MillError if it has extra operations."""
     recipe = load_recipe(recipe)
     if any(group.extra for group in recipe.views):
         raise MillError(
-            "MultiView does not apply the operations that a recipe lists as extra: take "
+            "MultiView does not apply the operations that a recipe lists as extra: use "
             "loaders.build(..., pipeline='ffcv') or pipeline='threads', which do"
         )
     return recipe
@@ -131,11 +131,11 @@ def own_recipe(recipe: recipes.Recipe | str | Path) -> recipes.Recipe:
 def own_masks(
     masks: str | Path | None, source: Source | None, recipe: recipes.Recipe
 ) -> Masks | None:
-    """The masks for the recipe's copy-paste; None for a recipe without."""
+    """The masks for the recipe's copy-paste; None for a recipe without it."""
     if source is None and any(group.paste for group in recipe.views):
         raise MillError(
             f"the recipe {recipe.name} pastes by masks, which MultiView finds by the file's name: "
-            "give it the same file as source=Beton(path)"
+            "pass the same file as source=Beton(path)"
         )
     return None if source is None else masks_for(masks, source, recipe)
 
@@ -157,7 +157,7 @@ def own_config(
     backgrounds: BackgroundData | None,
     max_pixels: int,
 ) -> PipelineConfig:
-    """A pipeline's configuration for a loader of FFCV's."""
+    """A pipeline's configuration for FFCV's own loader."""
     assert source is not None
     return PipelineConfig(
         source=source,

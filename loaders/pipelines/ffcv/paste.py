@@ -1,7 +1,7 @@
 """Copy-paste in a lane's compiled code: masks are looked up, and backgrounds chosen and decoded.
 
-Both are those of `loaders/pipelines/samples.py`. What compiled code cannot do (masks that are no
-plain PNGs, backgrounds of another data set) is left to a function in Python, sample by sample.
+Both are the same as in `loaders/pipelines/samples.py`. What compiled code cannot do (masks that are
+not plain PNGs, backgrounds of another data set) is left to a Python function, sample by sample.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from patchmill.loaders.pipelines.ffcv import jpeg, mask
 from patchmill.loaders.pipelines.ffcv.calls import by_address, compiled_once, nanoseconds
 from patchmill.loaders.plan import draw
 
-# What `paste_inputs` returns: nothing is pasted; all is there, or Python has read it; the mask is
-# missing, degenerate, or unusable by what Python says; an error, which Python keeps.
+# Results of `paste_inputs`: nothing is pasted; all inputs are there, or Python has read them; the
+# mask is missing, degenerate, or unusable according to Python; an error, which Python keeps.
 NOTHING, INPUTS, READ_IN_PYTHON, ABSENT, DEGENERATE, UNMASKED, FAILED = range(7)
 
 # (id, epoch, address of the rows, address of `inputs`) -> READ_IN_PYTHON, UNMASKED or FAILED
@@ -41,15 +41,15 @@ class PasteConstants:
     """Values that are compiled into the code."""
 
     seed: int
-    places: MaskPlaces | None  # None: every mask is Python's work
+    places: MaskPlaces | None  # None: Python reads every mask
     shares: Shares | None
-    own_backgrounds: bool  # which are samples of the same file
+    own_backgrounds: bool  # True: backgrounds are samples of the same file
     in_python: Any  # a PASTE
     share_in_python: Any  # a SHARE
 
     @property
     def encoded_bytes(self) -> int:
-        """Memory that the largest PNG needs."""
+        """Memory needed for the largest PNG."""
         if self.places is None:
             return 0
         return min(int(self.places.places["size"].max(initial=0)), mask.MOST_ENCODED)
@@ -97,7 +97,7 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
 
     @numba.njit(nogil=True, error_model="numpy")
     def decode(id, encoded, masks, header):  # type: ignore[no-untyped-def]
-        """Read a mask to the front of `masks`, or of more memory: the outcome, and that memory."""
+        """Read a mask to the start of `masks`, or larger memory; return outcome and memory."""
         place = jpeg.bytes_at(places_at, place_bytes).view(PLACE)[id]
         start, size = np.int64(place.start), np.int64(place.size)
         checksum = np.int64(place.checksum)

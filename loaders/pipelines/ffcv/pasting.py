@@ -19,10 +19,10 @@ from patchmill.loaders.stats import Counters
 
 
 class Pasting:
-    """The masks and backgrounds of a loader; keeps alive whatever compiled code has addresses of.
+    """The masks and backgrounds of a loader; keeps alive all memory that compiled code points to.
 
-    The functions are called in FFCV's threads. Nothing can be raised through compiled code, so that
-    an error is kept in `error`.
+    The functions are called in FFCV's threads. Exceptions cannot pass through compiled code, so
+    errors are kept in `error`.
     """
 
     error: BaseException | None = None
@@ -46,7 +46,7 @@ class Pasting:
         )
 
     def count(self, outcomes: np.ndarray) -> None:
-        """Add to the statistics of the masks what compiled code has looked up without Python."""
+        """Add masks looked up by compiled code, without Python, to the mask statistics."""
         self._masks.count(
             {
                 masks_of.USED: int(outcomes[paste.INPUTS]),
@@ -79,7 +79,7 @@ class Pasting:
             return paste.FAILED
 
     def _share(self, id: int) -> float:
-        """A mask's share of foreground; see `paste.SHARE`."""
+        """Foreground share of a mask; see `paste.SHARE`."""
         try:
             share = self._masks.foreground(id)
             return NO_MASK if share is None else share

@@ -73,7 +73,7 @@ class FfcvPipeline(StagedPipeline):
             self._apply_extra(self._config.extra, worker, job, ids)
 
     def _count(self, counts: np.ndarray) -> None:
-        """Add up what the lanes have counted in a batch."""
+        """Add up the counts of the lanes for a batch."""
         for counters, lane in zip(self._counters.workers, counts, strict=True):
             for stage, items, nanoseconds in zip(STAGES, lane[0::2], lane[1::2], strict=False):
                 if stage in counters.items:
@@ -93,7 +93,7 @@ class FfcvPipeline(StagedPipeline):
         worker.counters.add("extra", time.perf_counter_ns() - began, len(ids))
 
     def _make_batch(self, epoch: int, ids: np.ndarray) -> BatchArrays:
-        """Make the views of these samples, in memory of the pool."""
+        """Make the views of these samples, in memory from the pool."""
         (pixels, _), *others = self._decoder.memory(epoch)
         flat = self._pool.acquire()[: len(ids) * pixels[0]].view(len(ids), *pixels)
         two_bytes = flat.dtype in (torch.bfloat16, torch.float16)

@@ -1,7 +1,7 @@
-"""FFCV operation that decodes a batch of images of any sizes to places in memory, and plans them.
+"""FFCV operation that decodes a batch of images of any sizes to given addresses, and plans them.
 
-The places are known before anything is decoded, from the file's table of heights and widths: so
-every image is decoded, or copied if it is stored raw, straight to where it is uploaded from.
+The addresses are known before anything is decoded, from the file's table of heights and widths. So
+every image is decoded, or copied if it is stored raw, directly into the memory of the upload.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, NOT_IN_ARENA, Are
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources.beton.layout import JPG
 
-DECODE, PLAN = 0, 1  # stages, whose items and nanoseconds a lane counts
+DECODE, PLAN = 0, 1  # stages of which a lane counts items and nanoseconds
 MAX_IMAGE_BYTES = 64 << 20  # larger images are decoded in Python
 _ALIGNMENT = 16
 
-# What `begin` returned, samples that were decoded, their rows, and lane counts.
+# The result of `begin`, the samples that were decoded, their rows, and lane counts.
 RaggedArrays = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 
 
 class RaggedDecoder(EpochOperation):
-    """Decodes the images of a batch to given addresses; `memory` says what it takes and gives."""
+    """Decodes the images of a batch to given addresses; `memory` lists its inputs and outputs."""
 
     def __init__(self, laws: np.ndarray, seed: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class RaggedDecoder(EpochOperation):
         ]
 
     def compile_begin(self) -> Any:
-        """Compile what is called with ids, epoch and places before a batch is decoded."""
+        """Compile the function that is called with ids, epoch and places before each batch."""
         return _nothing
 
     def generate_code(self) -> Callable[..., RaggedArrays]:
@@ -75,7 +75,7 @@ class RaggedDecoder(EpochOperation):
 def lay_out(arena: Arena, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Allocate memory for images of these sizes: blocks and offsets [N, 2], and addresses [N].
 
-    Images of a size of 0 get none. As many as fit are allocated together.
+    Images of size 0 get none. As many as fit are allocated together.
     """
     locations = np.full((len(sizes), 2), NOT_IN_ARENA, np.int64)
     addresses = np.zeros(len(sizes), np.int64)
@@ -99,7 +99,7 @@ def lay_out(arena: Arena, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def within_budget(
     job: ArenaJob, slots: Sequence[int], records: np.ndarray, max_pixels: int
 ) -> Sequence[int]:
-    """The first of these slots, as many as the file's records allow; the job postpones the rest."""
+    """The first of these slots within the budget, by the file's records; the rest is postponed."""
     if job.budget is None or not len(slots):
         return slots
     sides = records[job.requested[np.array(slots, np.int64)]]
@@ -110,12 +110,12 @@ def within_budget(
 
 
 class RaggedBatch:
-    """The samples of a job that compiled code is to decode and plan, and their places."""
+    """The samples of a job for compiled code to decode and plan, and their places."""
 
     def __init__(
         self, job: ArenaJob, slots: Sequence[int], records: np.ndarray, max_pixels: int = MAX_PIXELS
     ) -> None:
-        """Lay out the images of these slots, which are as large as the file's records say."""
+        """Lay out the images of these slots, with the sizes in the file's records."""
         self._job, self._slots = job, np.array(slots, np.int64)
         self.ids = job.requested[self._slots]
         sides = [records[side][self.ids].astype(np.int64) for side in ("height", "width")]
@@ -126,9 +126,9 @@ class RaggedBatch:
         self.places = np.concatenate([addresses[:, None], self._shapes], 1)
 
     def finish(self, decoded: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[int]]:
-        """Note what compiled code did in the job: the slots that are done, and those left.
+        """Record the results of compiled code in the job; return slots done and slots left.
 
-        The arrays may go on with samples that are not of this batch.
+        The arrays may be longer than this batch.
         """
         decoded, rows = decoded[: len(self.ids)], rows[: len(self.ids)]
         done = decoded[:, 0].astype(bool)
@@ -147,7 +147,7 @@ def _compile_lane(laws: np.ndarray, seed: int, read: Any) -> Any:
 
     @numba.njit(nogil=True, error_model="numpy")
     def load(field, storage, address, height, width, header):  # type: ignore[no-untyped-def]
-        """Bring an image to its place; False if it is not what the table says."""
+        """Decode or copy an image to its place; False if it differs from the table."""
         data, size = read(field["data_ptr"], storage), 3 * height * width
         if size == 0:
             return False

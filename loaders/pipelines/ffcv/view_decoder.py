@@ -1,4 +1,4 @@
-"""FFCV operation that decodes an image once and renders all its views, in FFCV's compiled code."""
+"""FFCV operation that decodes an image once and renders all its views in FFCV's compiled code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BatchArrays = tuple[Array, Array, Array, Array, Array]  # pixels, ids, shapes, r
 class ViewDecoder(EpochOperation):
     """Base of `MultiView`, and the operation of pipeline `ffcv`.
 
-    The epoch's number travels with its memory, so that epochs that overlap do not mix.
+    The epoch number is passed along with its memory, so that overlapping epochs do not mix.
     """
 
     ledger: Ledger
@@ -58,11 +58,11 @@ class ViewDecoder(EpochOperation):
         self.error: BaseException | None = None  # raised in the fallback; ends the batch
         self._source, self.pasting = source, pasting
         self._files = None if source is None else (str(getattr(source, "path", "")),)
-        self._decoded: dict[tuple[int, int], np.ndarray] = {}  # by thread and role: what Python did
+        self._decoded: dict[tuple[int, int], np.ndarray] = {}  # by thread and role: Python's images
         self._fallback = lanes.FALLBACK(self._decode)
 
     def check(self, ids: np.ndarray) -> None:
-        """Raise the error that ended the batch; a negative id marks a sample that was not made."""
+        """Raise the error that ended the batch; a negative id marks a missing sample."""
         mapped.check(self._files)
         if error := self.error or (self.pasting and self.pasting.error):
             raise memory_error(error, "another batch", SMALLER) or error
@@ -135,7 +135,7 @@ class ViewDecoder(EpochOperation):
                 if (side := max(image.shape)) > draw.MAX_SIDE:
                     raise BadImage(f"a side of {side} pixels is too long")
             except (BadImage, OSError) as error:
-                if shortage(error):  # no fault of the sample's
+                if shortage(error):  # not the sample's fault
                     raise
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 self.ledger.record(id, self._where(id), reason)
@@ -143,7 +143,7 @@ class ViewDecoder(EpochOperation):
             (ctypes.c_int32 * 2).from_address(shape)[:] = list(image.shape[:2])
             self._decoded[threading.get_ident(), role] = image
             return image.ctypes.data
-        except BaseException as error:  # nothing can be raised through compiled code
+        except BaseException as error:  # exceptions cannot pass through compiled code
             self.error = error
             return lanes.FAILED
 
@@ -152,7 +152,7 @@ class ViewDecoder(EpochOperation):
 
 
 def _number(dtype: torch.dtype) -> np.dtype:
-    """NumPy's type of the same size: it has no bfloat16."""
+    """NumPy's type of the same size; NumPy has no bfloat16."""
     numpy_types = {
         torch.float32: "f4",
         torch.uint8: "u1",

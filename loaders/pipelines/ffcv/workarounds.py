@@ -1,11 +1,11 @@
 """Workarounds for three defects of FFCV 1.0.2. Import this module before anything of FFCV.
 
 * *Numba types.* To declare its memory map read-only, FFCV sets `mutable` of `numba.uint8[::1]` to
-  False. Numba has one object per type, so this changes the type of everybody's byte arrays, and
-  functions already compiled for them are not found again: a KeyError wherever Numba next looks.
+  False. Numba has one object per type, so this changes the type of all byte arrays in the process,
+  and functions already compiled for them are no longer found: a KeyError at Numba's next look-up.
   `OSCacheManager.compile_reader` is replaced by one that leaves the types to Numba.
-* *Bus errors.* FFCV maps its file, and reading a map of a file that was truncated ends the process:
-  its maps are guarded.
+* *Bus errors.* FFCV memory-maps its file, and reading the map of a truncated file crashes the
+  process: its maps are guarded.
 * *Thread counts.* Importing FFCV, or making a loader, changes how many threads PyTorch and Numba
   use. `preserve_thread_counts` restores both.
 """

@@ -1,4 +1,4 @@
-"""Arena: the decoded images of a batch, packed into few blocks that are uploaded as a whole."""
+"""Arena: the decoded images of a batch, packed into a few blocks that are uploaded as a whole."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from patchmill.loaders.pipelines.worker import Worker
 if TYPE_CHECKING:
     from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
 
-BLOCK_BYTES = 32 << 20  # some fifty photos
+BLOCK_BYTES = 32 << 20  # about fifty photos
 NOT_IN_ARENA = -1  # as a block number
 IN_CACHE = -2  # as a block number: the offset is an address in the device cache
-LATE = -3  # as a block number: beyond the batch's budget of pixels, and to be made later
+LATE = -3  # as a block number: beyond the batch's pixel budget, to be made later
 _ALIGNMENT = 16
-_ON_DEVICE = np.empty(0, np.uint8)  # stands for memory that the host cannot see
+_ON_DEVICE = np.empty(0, np.uint8)  # placeholder for memory that the host cannot access
 
 
 class Allocation(NamedTuple):
@@ -82,7 +82,7 @@ class PackedImages:
 
     def __init__(self, count: int) -> None:
         self.locations = np.full((count, 2), NOT_IN_ARENA, np.int64)  # block and offset
-        self.shapes = np.zeros((count, 2), np.int32)  # height and width; 0 where there is none
+        self.shapes = np.zeros((count, 2), np.int32)  # height and width; 0 if there is none
         self._memory: list[np.ndarray | None] = [None] * count
 
     def put(
@@ -93,21 +93,21 @@ class PackedImages:
         self._memory[slot] = None if allocation is None else allocation.memory
 
     def keep(self, slots: np.ndarray) -> None:
-        """Keep these slots, and forget the others."""
+        """Keep these slots and drop the others."""
         self.locations, self.shapes = self.locations[slots], self.shapes[slots]
         self._memory = [self._memory[slot] for slot in slots.tolist()]
 
     def array(self, slot: int, *channels: int) -> np.ndarray:
-        """The image of a slot; empty where there is none."""
+        """The image of a slot; empty if there is none."""
         memory = self._memory[slot]
         pixels = np.empty(0, np.uint8) if memory is None else memory
         return pixels.reshape(*self.shapes[slot], *channels)
 
 
 class ArenaJob(Job):
-    """A batch whose decoded images lie in its arena, in memory of DALI's, or in the device cache.
+    """A batch whose decoded images lie in its arena, in DALI's memory, or in the device cache.
 
-    A job keeps to the cache that it began with, and the cache's memory alive.
+    A job uses the same cache throughout, and keeps its memory alive.
     """
 
     cache: DeviceCache | None = None
@@ -143,7 +143,7 @@ class ArenaJob(Job):
         self.locations[np.array(slots, np.int64), 0] = LATE
 
     def keep(self, slots: np.ndarray) -> None:
-        """Keep these slots of a loaded job, and forget the others."""
+        """Keep these slots of a loaded job and drop the others."""
         self.requested, self.ids = self.requested[slots], self.ids[slots]
         self.rows, self.shapes = self.rows[slots], self.shapes[slots]
         self.locations = self.locations[slots]
@@ -162,7 +162,7 @@ class ArenaJob(Job):
             sub_batch.cancel()
 
     def forget_images(self) -> None:
-        """Let go of the memory of the images, once all work on it is queued and keeps it alive."""
+        """Release the memory of the images, once all work on it is queued and keeps it alive."""
         del self.arena, self.masks, self.backgrounds
 
     def cached(self, id: int) -> tuple[int, int, Allocation] | None:
@@ -173,9 +173,9 @@ class ArenaJob(Job):
 
 
 def plan_cached(worker: Worker, job: ArenaJob, slots: range) -> tuple[list[int], Sequence[int]]:
-    """Plan those samples of a chunk that the device cache holds, all at once.
+    """Plan the samples of a chunk that the device cache holds, in one call.
 
-    Returns their slots, and the slots of the samples that are to be loaded.
+    Returns their slots, and the slots of the samples to load.
     """
     if job.cache is None:
         return [], slots
@@ -197,7 +197,7 @@ def decode_into(
     """Decode an image into an arena, or copy pixels to it; raises BadImage like `decode`."""
     allocation: Allocation | None = None
 
-    def allocate(size: int) -> np.ndarray | None:  # what is allocated here is not taken back
+    def allocate(size: int) -> np.ndarray | None:  # allocations here are not undone
         nonlocal allocation
         if size <= BLOCK_BYTES:
             allocation = arena.allocate(size)

@@ -24,11 +24,11 @@ _PLACE = np.dtype([("address", "i8"), ("height", "i4"), ("width", "i4")])
 class DeviceCache:
     """Places of decoded images in at most `limit` bytes of a GPU's memory, by sample id.
 
-    One thread at a time fills it, on one stream: an image is copied in behind whatever brought it
-    to the device, and its place is published once the copy is queued. So a batch that was planned
-    with a place may read it on that same stream, whose order puts the copy first; any other stream
-    would have to wait for an event. Nothing is ever moved or overwritten, so that later copies
-    need not wait for readers. What does not fit is left out.
+    One thread at a time fills it, on one stream: an image is copied in after its upload or decoding
+    on the device, and its place is published once the copy is queued. So a batch that was planned
+    with a place may read it on the same stream, whose order puts the copy first; any other stream
+    would have to wait for an event. Nothing is ever moved or overwritten, so later copies need not
+    wait for readers. Images that do not fit are not cached.
     """
 
     def __init__(self, limit: int, samples: int, device: torch.device) -> None:
@@ -41,7 +41,7 @@ class DeviceCache:
         self._full = False
 
     def find(self, ids: np.ndarray, ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
-        """Addresses [N], and heights and widths [N, 2]; 0 where an image is not here, or is bad."""
+        """Addresses [N], and heights and widths [N, 2]; 0 for images that are missing or bad."""
         with self._lock:
             places = self._places[ids]
         if len(ledger):  # its samples are substituted, though they may once have been readable
@@ -49,11 +49,11 @@ class DeviceCache:
         return places["address"], np.stack([places["height"], places["width"]], 1)
 
     def holds(self, ids: np.ndarray) -> bool:
-        """True if the images of all these samples are here."""
+        """True if the images of all these samples are cached."""
         return bool((self._places["height"][ids] > 0).all())
 
     def place(self, id: int) -> tuple[int, int, int] | None:
-        """Address, height and width of an image; None where it is not here."""
+        """Address, height and width of an image; None if it is not cached."""
         with self._lock:
             address, height, width = self._places[id].tolist()
         return (address, height, width) if height else None
@@ -88,7 +88,7 @@ class DeviceCache:
             self.bytes += int(sizes.sum())
 
     def _allocate(self, size: int) -> int:
-        """The address of `size` bytes, or 0 where there is no room for them."""
+        """The address of `size` bytes, or 0 if they do not fit."""
         size = -(-size // _ALIGNMENT) * _ALIGNMENT
         if self._next + size > self._end and not self._grow(size):
             return 0
@@ -96,7 +96,7 @@ class DeviceCache:
         return address
 
     def _grow(self, size: int) -> bool:
-        """Allocate a block that has room for `size` bytes; False where that is impossible."""
+        """Allocate a block of at least `size` bytes; False if that is impossible."""
         step = min(STEP_BYTES, self._limit - self._allocated)
         if size > step:
             self._full |= size <= STEP_BYTES  # a larger image never fits

@@ -1,7 +1,7 @@
 """Pipeline `threads` on a GPU: threads decode into pinned memory, the GPU renders the views.
 
-It needs no decoder on the GPU. Decoded images are uploaded, which in most recipes is less than the
-views that are made of them.
+It needs no decoder on the GPU. Decoded images are uploaded, which in most recipes are smaller than
+their views.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class GpuThreadsPipeline(StagedPipeline):
         decode(worker, job, slots)
 
     def _tasks_of(self, job: ArenaJob) -> list[range]:
-        """Tasks that a job's samples are loaded in."""
+        """The slots of the tasks that load a job's samples."""
         return [range(slot, slot + 1) for slot in range(len(job))]
 
 

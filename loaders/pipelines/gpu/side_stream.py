@@ -1,4 +1,4 @@
-"""A CUDA stream beside the training's: work queued batch by batch, with the memory it needs."""
+"""A CUDA side stream next to the training's: work queued batch by batch, with its memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PRIORITY = -1  # a high one
 
 
 class SideStream:
-    """Queue of batches on a CUDA stream; on the CPU each batch's work is done at once.
+    """Queue of batches on a CUDA stream; on the CPU each batch's work is done immediately.
 
-    The work of a batch is a few named stages. Their times go into `counters` when the GPU is done.
+    The work of a batch has a few named stages. Their times go into `counters` when the GPU is done.
     At most MOST_QUEUED batches keep memory alive; queueing more waits for the GPU.
 
-    The stream has a high priority: wherever a block of threads of the training step ends, the
+    The stream has a high priority: whenever a thread block of the training step ends, the
     renderer's short kernels go first. With equal priorities they would wait behind whole kernels of
-    the step, and the next step for them. The sum of the work is the same either way.
+    the step, and the next step for them. The total work is the same either way.
     """
 
     def __init__(self, device: torch.device, counters: Counters) -> None:
@@ -59,7 +59,7 @@ class SideStream:
                 self._release_finished()
 
     def wait_for_room(self) -> None:
-        """Wait until another batch can be queued at once."""
+        """Wait until another batch can be queued without waiting."""
         with self._lock:
             self._make_room()
 
@@ -97,7 +97,7 @@ class QueuedWork:
         self._marks = [self._mark()]
 
     def end_stage(self, stage: str) -> None:
-        """Count everything queued since the last call, or the beginning, as this stage."""
+        """Count everything queued since the last call, or the start, as this stage."""
         self._stages.append(stage)
         self._marks.append(self._mark())
 
@@ -106,12 +106,12 @@ class QueuedWork:
         self._kept_alive += objects
 
     def release(self) -> None:
-        """Let go of that memory; whoever knows the batch keeps nothing but its event."""
+        """Release that memory; holders of this object then keep only its event alive."""
         self._kept_alive.clear()
 
     @property
     def event(self) -> torch.cuda.Event | None:
-        """The event after the last stage; None on the CPU, where the work is done already."""
+        """The event after the last stage; None on the CPU, where the work is already done."""
         return self._marks[-1] if self._timed else None
 
     def is_done(self) -> bool:

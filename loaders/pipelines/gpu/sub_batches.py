@@ -1,8 +1,8 @@
-"""Batches beyond their budget of pixels, on a GPU: made in sub-batches, one after the other.
+"""Batches beyond their pixel budget, on a GPU: made in sub-batches, one after another.
 
-A sub-batch is a job of its own, as large as the budget allows, which is loaded, decoded and
-rendered as any other; its views are then copied into those of the batch, and the memory of its
-images is free for the next. The views are those of a batch that is made at once.
+A sub-batch is a separate job, as large as the budget allows, which is loaded, decoded and rendered
+like any other; its views are then copied into those of the batch, and the memory of its images is
+free for the next. The views are the same as without sub-batches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from patchmill.loaders.pipelines.gpu.arena import ArenaJob
 if TYPE_CHECKING:
     from patchmill.loaders.pipelines.gpu.views import GpuViews
 
-Decoded = tuple[Images | None, Any]  # images that lie in no arena, and what keeps them alive
+Decoded = tuple[Images | None, Any]  # images that lie in no arena, and the object that owns them
 
 
 def render_in_sub_batches(
@@ -27,9 +27,9 @@ def render_in_sub_batches(
     new_sub_batch: Callable[[np.ndarray], ArenaJob],
     load: Callable[[ArenaJob], Decoded],
 ) -> None:
-    """Make all views of a job anew: `new_sub_batch` is a job of some ids, `load` waits until it is.
+    """Remake all views of a job: `new_sub_batch` creates a job of some ids, `load` loads it.
 
-    The budget lets each sub-batch have one sample or more.
+    The budget allows each sub-batch at least one sample.
     """
     most, pending = max(int(np.count_nonzero(~job.is_late)), 1), np.arange(len(job))
     job.forget_images()

@@ -1,10 +1,10 @@
 """Views rendered on a GPU from images decoded elsewhere: in a batch's arena, or by DALI in place.
 
 One feeder thread queues everything on a side stream, so that it overlaps with the training step.
-Memory bounds, with at most MOST_QUEUED batches queued: batch memory is that of the batches made
-ahead and of those that the user keeps; memory of images that were uploaded is that of the one batch
-being rendered, because its successor on the same stream reuses it; of DALI's, that of the batches
-queued and of those in DALI; and the size of the device cache where there is one.
+Memory bounds, with at most MOST_QUEUED batches queued: batch memory of the batches made ahead and
+of those that the user keeps; uploaded images of the one batch being rendered, because its successor
+on the same stream reuses the memory; DALI's images of the batches queued and of those in DALI; and
+the device cache, if there is one.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from patchmill.loaders.stats import Counters
 
 log = logging.getLogger("patchmill")
 
-_WARM_UP = 16  # images: enough that each kind of decision occurs
+_WARM_UP = 16  # images: enough for each kind of decision to occur
 
 
 class GpuViews:
     """Batch memory of a pipeline that renders on the GPU. Building it compiles the kernels."""
 
     def __init__(self, config: PipelineConfig, counters: Counters) -> None:
-        """`counters` have the stages "upload" and "render", and "extra" for own operations."""
+        """`counters` have the stages "upload" and "render", and "extra" for extra operations."""
         device, numbers = config.device, layout.elements(config.targets, config.max_batch)
         self.counters = counters
         self._config, self.side = config, SideStream(device, counters)
@@ -65,10 +65,10 @@ class GpuViews:
         return Arena(self._arena_pool)
 
     def prepare(self, job: ArenaJob) -> None:
-        """Lend a job the device cache, and what the source holds decoded."""
+        """Lend a job the device cache and the source's decoded images."""
         job.cache, job.raw = self.cache, self._config.source.decoded_images()
         if job.cache is not None and self._config.masks is None:
-            job.light = job.cache.holds(job.requested)
+            job.single_task = job.cache.holds(job.requested)
 
     def render(self, job: ArenaJob, decoded: Images | None = None, owner: object = None) -> None:
         """Queue the upload and rendering of a job; `owner` keeps the memory of `decoded` alive."""
@@ -99,7 +99,7 @@ class GpuViews:
         decoded: Images | None = None,
         owner: object = None,
     ) -> None:
-        """Render some slots of a job, which `sub_batch` holds, and wait until that is done."""
+        """Render the slots of a job that `sub_batch` holds, and wait until that is done."""
         config = self._config
         try:
             with self.side.queue(len(sub_batch)) as queued:
@@ -163,14 +163,14 @@ class GpuViews:
             job.labels = upload(torch.from_numpy(labels), self._config.device)
 
     def _complete(self, job: ArenaJob, queued: QueuedWork) -> None:
-        """Queue all that is left to do once a job's views are rendered."""
+        """Queue the remaining work once a job's views are rendered."""
         if self._config.extra is not None:
             self._apply_extra(self._config.extra, job)
             queued.end_stage("extra")
         job.queued = queued
 
     def _apply_extra(self, extra: Extra, job: ArenaJob) -> None:
-        """Queue the recipe's operations; their memory is the stream's own."""
+        """Queue the recipe's operations; their memory belongs to the stream."""
         views = self._views_of(job)
         for part in extra.parts(len(job)):
             extra.apply(views, job.epoch, job.ids, part)
@@ -217,7 +217,7 @@ class GpuViews:
         return on_device
 
     def _warm_up(self) -> None:
-        """Compile or load the kernels before the first batch is waited for."""
+        """Compile or load the kernels before anything waits for the first batch."""
         notice = "compiling the GPU kernels for this device: some seconds, once"
         timer = threading.Timer(1.0, log.warning, (notice,))
         timer.daemon = True

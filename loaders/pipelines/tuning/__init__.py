@@ -1,1 +1,1 @@
-"""Tuning: the workers and the batches ahead that suit a machine, measured while a loader runs."""
+"""Tuning: choose workers and batches ahead for a machine, from measurements as a loader runs."""

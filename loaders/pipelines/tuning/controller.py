@@ -1,19 +1,19 @@
-"""`decide`: the workers and the batches ahead that suit a machine, by what a run's windows show.
+"""`decide`: choose the workers and the batches ahead for a machine from the measured windows.
 
-It is a pure function of the windows so far. It starts at one worker a core, which is right
-wherever decoding or rendering limits, and moves only for a reason:
+A pure function of the windows so far. It starts with one worker per core, which is right if
+decoding or rendering is the bottleneck, and changes the setting only for a reason:
 
 * Reads wait, as for a network disk: while a thread waits its core is free, and cores x (time in
   tasks / time not waiting in reads) workers fill the cores.
-* Workers idle while the training loop waits: too few batches are in the making to give all workers
-  something to do, or to get over a slow one; twice as many go ahead.
-* Workers neither wait in reads nor get their cores (another program or the interpreter's lock has
-  them): as many as there is time of cores for.
+* Workers idle while the training loop waits: too few batches are in progress to keep all workers
+  busy, or to hide a slow one; twice as many are prefetched.
+* Workers neither wait in reads nor get their cores (another program or the GIL has them): as many
+  as there is CPU time for.
 
-A move is tried for a window, and stays only if the loader became faster by GAIN; unless it is SURE,
-before and after are measured once more, for other programs come and go. Where the training
-loop hardly waits there is nothing to gain: fewer workers would leave no core to it, as the images
-of a step cost the same whoever decodes them. The search ends after MOST_WINDOWS at the latest.
+A move is tried for a window, and kept only if the loader becomes faster by GAIN; unless it is SURE,
+before and after are measured once more, since other programs come and go. If the training loop
+hardly waits, there is nothing to gain: fewer workers would free no core for it, as the images of a
+step cost the same whichever thread decodes them. The search ends after MOST_WINDOWS at the latest.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-GAIN = 0.08  # a move that brings less is taken back
-SURE = 2.0  # times as fast as before are no accident
-ENOUGH = 0.02  # share of the time that a training loop may wait without a need to change anything
-LOOKS = 3  # windows without waiting that settle it: the first steps may be slow ones
+GAIN = 0.08  # a move that gains less is reverted
+SURE = 2.0  # a speed-up by this factor is not noise
+ENOUGH = 0.02  # share of time that a training loop may wait without any change being needed
+LOOKS = 3  # calm windows that settle the search: the first steps may be slow ones
 IDLE = 0.1  # share of the workers' time without a task, or waiting in reads, that is worth a move
-WORTH = 1.25  # a wish for more workers than so many times the present ones is tried
-STEP = 4  # most that workers are multiplied by at once
-STARVED = 0.6  # share of their cores that workers get at least, if nothing is in their way
+WORTH = 1.25  # more workers are tried only above this multiple of the current number
+STEP = 4  # largest factor on the number of workers in one move
+STARVED = 0.6  # smallest share of their cores that unhindered workers get
 MOST_WINDOWS = 16
 
 
@@ -41,7 +41,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """The range of each number, ends included; where it is fixed, both ends are equal."""
+    """The range of each number, ends included; both ends are equal if it is fixed."""
 
     cores: int  # this rank's share
     batch_size: int
@@ -49,7 +49,7 @@ class Limits:
     prefetch: tuple[int, int]
 
     def clip(self, workers: int, prefetch: int) -> Setting:
-        """The nearest setting within the limits, with batches enough for two images a worker."""
+        """The nearest setting within the limits, with enough batches for two images per worker."""
         (fewest, most), (least, deepest) = self.workers, self.prefetch
         workers = min(max(workers, fewest), most)
         prefetch = max(prefetch, -(-2 * workers // self.batch_size))
@@ -58,19 +58,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class Window:
-    """Measurements over part of a second at one setting; seconds of workers are summed up."""
+    """Measurements over part of a second at one setting; seconds are summed over workers."""
 
     setting: Setting
     seconds: float
     samples: int  # that workers finished
-    waited: float  # seconds for which the training loop waited
-    busy: float  # seconds of workers in tasks
-    cpu: float  # of which on a core
-    read: float  # of which in reads
+    waited: float  # seconds that the training loop waited
+    busy: float  # seconds that workers spent in tasks
+    cpu: float  # of these, on a core
+    read: float  # of these, in reads
 
     @property
     def is_calm(self) -> bool:
-        """True where the training loop hardly waited."""
+        """True if the training loop hardly waited."""
         return self.wait_share < ENOUGH
 
     @property
@@ -88,18 +88,18 @@ class Window:
 
     @property
     def blocked(self) -> float:
-        """Share of the workers' busy time in reads and off the cores."""
+        """Share of the workers' busy time spent in reads and off the cores."""
         return max(min(self.read, self.busy - self.cpu), 0.0) / max(self.busy, 1e-9)
 
     @property
     def delivered(self) -> float:
-        """Cores' worth of time that the workers got."""
+        """CPU time that the workers got, in cores."""
         return self.cpu / self.seconds
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The next setting to run; once settled, the last one, with the reason in words."""
+    """The next setting to run; once settled, the final one, with a reason."""
 
     setting: Setting
     settled: bool = False
@@ -107,7 +107,7 @@ class Decision:
 
 
 def decide(windows: Sequence[Window], start: Setting, limits: Limits) -> Decision:
-    """The setting to go on with after these windows of a run that began at `start`."""
+    """The setting to continue with after these windows of a run that began at `start`."""
     if not windows:
         return Decision(limits.clip(*start))
     last = windows[-1]
@@ -130,9 +130,9 @@ def decide(windows: Sequence[Window], start: Setting, limits: Limits) -> Decisio
 
 
 def _by_setting(windows: Sequence[Window]) -> list[Window]:
-    """The fastest window of each setting, in the order of trial; calm ones are left out.
+    """The fastest window of each setting, in the order of trial, without calm ones.
 
-    Whatever else runs on a machine makes a window slower, never faster.
+    Other programs on a machine make a window slower, never faster.
     """
     fastest: dict[Setting, Window] = {}
     for window in windows:
@@ -143,7 +143,7 @@ def _by_setting(windows: Sequence[Window]) -> list[Window]:
 
 
 def _best(measured: Sequence[Window]) -> Window:
-    """The window of the last move that was worth it."""
+    """The window of the last move that paid off."""
     best = measured[0]
     for window in measured[1:]:
         if window.rate > best.rate * (1 + GAIN):
@@ -158,7 +158,7 @@ def _moves(now: Window, limits: Limits) -> Iterator[Setting]:
     if now.blocked > IDLE and wanted > WORTH * workers:
         more = min(wanted, STEP * workers)
         yield limits.clip(more, prefetch)
-        yield limits.clip(more, 2 * prefetch)  # reads of uneven times: more of them is not enough
+        yield limits.clip(more, 2 * prefetch)  # uneven read times: more workers are not enough
         yield limits.clip(min(wanted, 2 * workers), prefetch)
     if now.idle > IDLE:
         yield limits.clip(workers, 2 * prefetch)
@@ -179,7 +179,7 @@ def _untried(only: Window) -> str:
 
 
 def _reason(first: Window, best: Window, limits: Limits) -> str:
-    """The reason for the best setting, with the rates that it was chosen by."""
+    """The reason for the best setting, with the measured rates."""
     rates = f"{best.rate:,.0f} images/s"
     if best.setting != first.setting:
         rates += f", and {first.rate:,.0f} with {text(first.setting, limits)}"
@@ -190,12 +190,12 @@ def _reason(first: Window, best: Window, limits: Limits) -> str:
     if best.setting.prefetch > first.setting.prefetch:
         return f"batches take uneven times: {rates}"
     if best.blocked > 0.5:
-        return f"reads wait, and more workers at a time make them no faster: {rates}"
+        return f"reads wait, and more workers do not make them faster: {rates}"
     return f"nothing else made it faster: {rates}"
 
 
 def text(setting: Setting, limits: Limits) -> str:
-    """A setting in words, without what is fixed: `workers=8, prefetch=4`."""
+    """A setting as text, without fixed values: `workers=8, prefetch=4`."""
     ranges = {"workers": limits.workers, "prefetch": limits.prefetch}
     return ", ".join(
         f"{name}={getattr(setting, name)}" for name, (low, high) in ranges.items() if low < high

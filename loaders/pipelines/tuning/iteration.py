@@ -1,11 +1,11 @@
-"""Tuning of a pipeline's iterations: windows are measured, `decide` applied and logged.
+"""Tune a pipeline while it runs: measure windows, apply `decide` and log the result.
 
-Everything happens in the thread that takes the batches, when it takes one and while it waits. No
-sample depends on it: tasks are made and queued as ever, only more or fewer threads take them.
+Everything happens in the thread that fetches the batches, when it fetches one and while it waits.
+No sample depends on it: the same tasks are queued, only more or fewer threads run them.
 
-The bound on memory: batches that are ahead and the workers' buffers take at most MEMORY_SHARE of
-what is free when the loader is built, divided among the ranks of the machine; batches on a GPU at
-most GPU_SHARE of its memory.
+Memory bound: prefetched batches and the workers' buffers take at most MEMORY_SHARE of the memory
+that is free when the loader is built, divided among the ranks of the machine; batches on a GPU take
+at most GPU_SHARE of its memory.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from patchmill.loaders.pipelines.tuning.controller import Limits, Setting, Windo
 log = logging.getLogger("patchmill")
 
 MEMORY_SHARE, GPU_SHARE = 1 / 4, 1 / 20
-UNKNOWN_MEMORY = 4 << 30  # bytes that count as free where the system does not say
-MOST_WORKERS = 64  # or one per core, where there are more
+UNKNOWN_MEMORY = 4 << 30  # bytes assumed free if the system does not report them
+MOST_WORKERS = 64  # or one per core, if there are more cores
 MOST_PREFETCH = 16
-IN_USE = 2  # batches beside those ahead: one in the training loop, one that it waits for
-BUFFERS = 3  # images' worth of memory that a worker needs to decode and render one
+IN_USE = 2  # batches besides those ahead: one in the training loop, one that it waits for
+BUFFERS = 3  # memory that a worker needs to decode and render an image, in images
 SETTLING_S = 0.2  # after a change, before a window begins
-WINDOW_S, LONGEST_S = 0.5, 3.0  # of a window, usually and where samples are slow
-PAUSE_S = 3.0  # a longer step is none: the training loop compiles, evaluates or saves
-ALIKE = 0.25  # difference of shares between epochs, up to which a setting is not searched again
+WINDOW_S, LONGEST_S = 0.5, 3.0  # of a window, usually and with slow samples
+PAUSE_S = 3.0  # a longer gap is not a step: the training loop compiles, evaluates or saves
+ALIKE = 0.25  # difference of shares between epochs up to which the search is not repeated
 
-Staff = Callable[[Crew, int, int, bool], None]  # workers, batches ahead, whether it is measured
+SetWorkers = Callable[[Crew, int, int, bool], None]  # workers, batches ahead, True to measure
 
 
 class Tuning:
-    """The setting that a pipeline has come to, over all its iterations."""
+    """The tuned setting of a pipeline, across all its iterations."""
 
     def __init__(self, config: PipelineConfig, counters: StageCounters, one_thread: bool) -> None:
-        """`one_thread`: the crew is a single thread, whose own threads are fixed."""
+        """`one_thread`: the crew is a single thread, with a fixed number of inner threads."""
         self.counters = counters
         self._config, self._one_thread = config, one_thread
         self._free = (host.free_memory() or UNKNOWN_MEMORY) / ranks.local_size()
@@ -58,17 +58,17 @@ class Tuning:
         self.settled = False
         self._settled_by: Window | None = None
         self._logged: Setting | None = None
-        # Of the iterations so far: short ones make a window together.
+        # Totals of the iterations so far: several short ones can make up a window.
         self.seconds = self.waited = 0.0
         self.changed = self.totals()
-        self.begun: Totals | None = None
+        self.window_start: Totals | None = None
 
     @property
     def varies_workers(self) -> bool:
         return "workers" in self._config.auto and not self._one_thread
 
     def limits(self) -> Limits:
-        """The range of settings, by the memory that batches and images of the size seen need."""
+        """The range of settings, from the memory needed for batches and images seen so far."""
         config, budget = self._config, self._free * MEMORY_SHARE / 2
         cores = max(round(threads.core_time() / ranks.local_size()), 1)
         workers = (1, 1) if self._one_thread else (config.workers, config.workers)
@@ -80,33 +80,33 @@ class Tuning:
             prefetch = (1, min(max(self._batches(budget) - IN_USE, 1), MOST_PREFETCH))
         return Limits(cores, config.max_batch, workers, prefetch)
 
-    def saw(self, shapes: np.ndarray) -> None:
-        """Take note of the sizes of a batch's images."""
+    def observe(self, shapes: np.ndarray) -> None:
+        """Record the sizes of a batch's images."""
         sizes = 3 * shapes.prod(1, dtype=np.int64)
         self._image_bytes = float(sizes.mean())
         self._largest_image = max(self._largest_image, float(sizes.max()))
 
-    def look(self) -> bool:
-        """Begin a window, or end it and decide, if it is time to; True if the crew is to change."""
+    def update(self) -> bool:
+        """Begin a window, or end it and decide, when due; True if the crew must change."""
         now, before, workers = self.totals(), self.setting, self.setting.workers
-        if self.begun is None:
+        if self.window_start is None:
             since = now.since(self.changed)
             if since.seconds >= SETTLING_S and since.samples >= 2 * workers:
-                self.begun = now
+                self.window_start = now
             return False
-        since = now.since(self.begun)
+        since = now.since(self.window_start)
         enough = since.seconds >= WINDOW_S and since.samples >= 8 * workers
         if not enough and since.seconds < LONGEST_S:
             return False
         self._decide(Window(before, *since))
         if self.setting == before and not self.settled:
-            self.begun = now
+            self.window_start = now
             return False
-        self.changed, self.begun = now, None
+        self.changed, self.window_start = now, None
         return True
 
     def _decide(self, window: Window) -> None:
-        """Choose the next setting by one more window; once settled, say so in one line."""
+        """Choose the next setting from one more window; once settled, log it in one line."""
         if self.settled:
             if self._settled_by is not None and _alike(window, self._settled_by):
                 return
@@ -136,7 +136,7 @@ class Tuning:
         )
 
     def _batches(self, budget: float) -> int:
-        """Batches that memory allows at a time: of views, and on a GPU also of decoded images."""
+        """Number of batches that fit into memory: views, and on a GPU also decoded images."""
         config = self._config
         views = layout.elements(config.targets, config.max_batch) * config.dtype.itemsize
         if config.device.type != "cuda":
@@ -147,14 +147,14 @@ class Tuning:
 
 
 class Tuned:
-    """One iteration of a pipeline, as a `Run`, whose crew is changed until its setting is right."""
+    """One iteration of a pipeline, as a `Run`; adjusts the crew until the setting has settled."""
 
-    def __init__(self, crew: Crew, tuning: Tuning, staff: Staff) -> None:
-        self._crew, self._tuning, self._staff = crew, tuning, staff
+    def __init__(self, crew: Crew, tuning: Tuning, set_workers: SetWorkers) -> None:
+        self._crew, self._tuning, self._set_workers = crew, tuning, set_workers
         self._before, self._waited_before = tuning.seconds, tuning.waited
         self._waited = self._waits_since = self._steps_since = 0.0
         self._watching = True
-        staff(crew, *tuning.setting, True)
+        set_workers(crew, *tuning.setting, True)
 
     @property
     def seconds(self) -> float:
@@ -171,27 +171,27 @@ class Tuned:
             return self._crew.next()
         self._waits_since = time.perf_counter()
         if self._steps_since and self._waits_since - self._steps_since > PAUSE_S:
-            self._tuning.begun = None
-        filled = self._crew.next(self._look)
+            self._tuning.window_start = None
+        filled = self._crew.next(self._update)
         self._steps_since = time.perf_counter()
         self._waited += self._steps_since - self._waits_since
         self._waits_since = 0.0
         if filled is not None:
-            self._tuning.saw(filled.shapes)
-            self._look()
+            self._tuning.observe(filled.shapes)
+            self._update()
         return filled
 
-    def _look(self) -> None:
-        """Begin a window, or end it and decide, if it is time to."""
+    def _update(self) -> None:
+        """Begin a window, or end it and decide, when due."""
         tuning = self._tuning
         waiting = time.perf_counter() - self._waits_since if self._waits_since else 0.0
         tuning.seconds = self._before + self._crew.seconds
         tuning.waited = self._waited_before + self._waited + waiting
-        if self._watching and tuning.look():
+        if self._watching and tuning.update():
             self._watching = not tuning.settled
             try:
-                self._staff(self._crew, *tuning.setting, self._watching)
-            except RuntimeError:  # the system has no more threads; those that there are will do
+                self._set_workers(self._crew, *tuning.setting, self._watching)
+            except RuntimeError:  # the system has no more threads; the existing ones suffice
                 log.debug("no more threads can be started", exc_info=True)
 
 
@@ -210,7 +210,7 @@ class Totals(NamedTuple):
 
 
 def _alike(one: Window, other: Window) -> bool:
-    """True for windows that would lead to the same decision, but for chance."""
+    """True for windows that would lead to the same decision, apart from noise."""
     shares = ("wait_share", "idle", "blocked")
     return one.setting == other.setting and all(
         abs(getattr(one, share) - getattr(other, share)) <= ALIKE for share in shares

@@ -186,5 +186,5 @@ def test_streams_have_no_cache(tmp_path: Path) -> None:
 def test_ffcv_has_no_cache(tmp_path: Path) -> None:
     pytest.importorskip("ffcv", reason="FFCV is not installed")
     write_beton(tmp_path / "few.beton", [encoded(index * 3) for index in range(4)])
-    with pytest.raises(MillError, match="pipeline 'ffcv' has no decoded cache: take pipeline="):
+    with pytest.raises(MillError, match="pipeline 'ffcv' has no decoded cache: use pipeline="):
         make_loader(tmp_path / "few.beton", pipeline="ffcv", cache="ram:1MB")

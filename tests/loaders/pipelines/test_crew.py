@@ -202,7 +202,7 @@ def test_out_of_memory_is_a_mill_error(monkeypatch: pytest.MonkeyPatch, blocks: 
     loader.close()
     with monkeypatch.context() as patch:
         limit_memory(patch, blocks)
-        with pytest.raises(MillError, match=r"no memory for another batch of .* GiB: take"):
+        with pytest.raises(MillError, match=r"no memory for another batch of .* GiB: use"):
             kept = list(loader)
             assert len(kept) < 12
     assert not mill_threads()

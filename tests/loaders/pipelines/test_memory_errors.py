@@ -45,7 +45,7 @@ def test_a_worker_without_memory_is_one_sentence(words: str) -> None:
         list(loader)
     told = str(raised.value)
     assert words in told and "\n" not in told
-    assert "take fewer workers (3 now), a smaller batch_size, prefetch (2) or cache" in told
+    assert "use fewer workers (3 now), a smaller batch_size, prefetch (2) or cache" in told
     assert raised.value.__context__ is None  # else the error holds the frames of the worker
     assert not mill_threads() and len(loader.ledger) == 0
     short[0] = False
@@ -56,7 +56,7 @@ def test_a_renderer_without_scratch_memory_is_one_sentence(monkeypatch: pytest.M
     loader = make_loader(24, RECIPE, workers=1)
     with monkeypatch.context() as patch:
         patch.setattr(Scratch, "at_least", lambda scratch, need: bytearray(FAR_TOO_MUCH))
-        with pytest.raises(MillError, match="take a smaller batch_size, prefetch"):
+        with pytest.raises(MillError, match="use a smaller batch_size, prefetch"):
             list(loader)
     assert not mill_threads()
     assert sum(len(batch) for batch in loader) == 24

@@ -134,7 +134,7 @@ class World:
                     del made
                     break
                 if plan.staff:
-                    made.staff([self._worker() for _ in range(plan.staff[number])])
+                    made.set_workers([self._worker() for _ in range(plan.staff[number])])
                 made.check()
         except (Failed, MillError, KeyboardInterrupt) as error:
             self._errors.append(error)

@@ -168,7 +168,7 @@ def test_exact_pixels_of_odd_images(tmp_path: Path) -> None:
 
 
 def test_copy_paste_without_the_source_is_refused() -> None:
-    with pytest.raises(MillError, match=r"pastes by masks, .* give it the same file as source="):
+    with pytest.raises(MillError, match=r"pastes by masks, .* pass the same file as source="):
         ffcv.MultiView(pasting("texture"))
 
 
@@ -192,7 +192,7 @@ def test_views_are_pasted_by_masks_and_on_backgrounds(tmp_path: Path) -> None:
 
 def test_operations_of_a_recipe_are_refused() -> None:
     recipe = operations.add(RECIPE, operations.Posterise())
-    with pytest.raises(MillError, match=r"MultiView does not apply .* as extra: take loaders"):
+    with pytest.raises(MillError, match=r"MultiView does not apply .* as extra: use loaders"):
         ffcv.MultiView(recipe)
 
 

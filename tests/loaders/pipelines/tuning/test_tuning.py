@@ -130,7 +130,7 @@ def test_threads_that_cannot_be_started_are_done_without(monkeypatch: pytest.Mon
     batches = iter(loader)
     seen = len(next(batches))
     with monkeypatch.context() as patch:
-        patch.setattr(iteration.Crew, "staff", no_thread)
+        patch.setattr(iteration.Crew, "set_workers", no_thread)
         seen += sum(len(batch) for batch in batches)
     assert seen == 48
 
@@ -193,9 +193,9 @@ def test_batches_ahead_take_their_share_of_free_memory(monkeypatch: pytest.Monke
 def test_large_images_bound_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     tuned = bounded(2**30, monkeypatch)
     assert tuned.limits().workers == (1, iteration.MOST_WORKERS)
-    tuned.saw(np.array([[100, 100], [1000, 2000]], np.int32))
+    tuned.observe(np.array([[100, 100], [1000, 2000]], np.int32))
     assert tuned.limits().workers == (1, 2**30 // 8 // (iteration.BUFFERS * 6_000_000))
-    tuned.saw(np.full((4, 2), 30_000, np.int32))
+    tuned.observe(np.full((4, 2), 30_000, np.int32))
     assert tuned.limits().workers[1] <= 2  # one a core is what a fixed loader has
 
 
