@@ -69,7 +69,7 @@ def test_a_loader_that_cannot_be_built_is_one_sentence(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(spec, "choose", lambda name: NoMemory())
     with pytest.raises(
-        MillError, match=r"no memory for the loader's workers and batches .* take f"
+        MillError, match=r"no memory for the loader's workers and batches .* use f"
     ):
         make_loader(24)
 
