@@ -68,9 +68,7 @@ def test_a_loader_that_cannot_be_built_is_one_sentence(monkeypatch: pytest.Monke
             bytearray(FAR_TOO_MUCH)
 
     monkeypatch.setattr(spec, "choose", lambda name: NoMemory())
-    with pytest.raises(
-        MillError, match=r"no memory for the loader's workers and batches .* use f"
-    ):
+    with pytest.raises(MillError, match=r"no memory for the loader's workers and batches .* use f"):
         make_loader(24)
 
 
