@@ -23,7 +23,7 @@ REASONS = 5  # failed tests to name
 
 @dataclass(frozen=True)
 class Entry:
-    """How a step ended, and why."""
+    """Outcome of a step, and the reason."""
 
     state: State
     why: str = ""
