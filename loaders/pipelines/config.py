@@ -45,7 +45,7 @@ class PipelineConfig:
     max_pixels: int = MAX_PIXELS  # of an image; larger ones are bad samples
     masks: Masks | None = None  # None: the recipe has no copy-paste
     backgrounds: Backgrounds | None = None  # None: the data themselves serve as backgrounds
-    extra: Extra | None = None  # None: the recipe has no extra operations
+    extra: Extra | None = None  # None: the recipe has no custom operations
     decoded: Store | None = None  # None: every image is decoded each time
     device_cache: int | None = None  # bytes of decoded images to keep on the GPU; None: no cache
     auto: frozenset[str] = frozenset()  # of "workers" and "prefetch": those that are tuned

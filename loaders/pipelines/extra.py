@@ -1,4 +1,4 @@
-"""A recipe's extra operations, applied to finished views a part at a time, and batch mixing."""
+"""A recipe's custom operations, applied to finished views a part at a time, and batch mixing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`estimate`: the saliency map of an image by any method, with statistics that tell its quality."""
+"""`estimate`: the saliency map of an image by any method, with statistics on its quality."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHODS: dict[str, Callable[..., Any]] = {"rbd": RBD, "gs": GS, "mc": MC, "learn
 MAX_PIXELS = 210_000  # larger images are shrunk to this: 350 superpixels of 600 pixels
 MIN_WORKING_SIDE = 128  # images with a shorter side are enlarged: superpixels need pixels
 MIN_SIDE = 16  # images with a shorter side get an empty, degenerate map
-FLAT = 2.0  # CIELAB units: an image whose superpixels all differ less gets an empty map
+FLAT = 2.0  # CIELAB units: an image whose superpixels all differ by less gets an empty map
 
 LEAST_FOREGROUND, MOST_FOREGROUND = 0.02, 0.9
 LEAST_CONFIDENCE = 0.5
@@ -30,14 +30,14 @@ _WARMUP_IMAGE[5:10, 5:10] = 255
 
 @dataclass(frozen=True)
 class Saliency:
-    """A saliency map, and whether training should use it."""
+    """A saliency map, with a verdict on its use for training."""
 
     plane: np.ndarray  # uint8 [h, w]: 0 background, 255 foreground
     foreground: float  # share of pixels of at least 128
     confidence: float  # 1: all black or white; 0: all mid-grey
     connectivity: float | None  # RBD: mean boundary connectivity of the superpixels
     degenerate: bool  # training should not use it
-    why: str  # the reason it is degenerate; else empty
+    why: str  # the reason if it is degenerate; else empty
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Estimator:
         return assess_map(plane, connectivity)
 
     def metadata(self) -> dict[str, Any]:
-        """Identifies the estimator in the file that holds its maps."""
+        """Metadata that identify the estimator in the file of its maps."""
         return {
             "method": self.method,
             "version": VERSION,
@@ -161,7 +161,7 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
         raise MillError(
             f"saliency needs an image of 1 or 3 channels, not {planes.shape[2]}: convert it to RGB"
         )
-    # The compiled code takes writable, contiguous arrays; others are rare and copied.
+    # The compiled code needs writable, contiguous arrays; others are rare and copied.
     return np.require(np.repeat(planes, 3 // planes.shape[2], axis=2), requirements=["C", "W"])
 
 

@@ -11,7 +11,7 @@ _MAX_SHARE = 6  # a frame takes at most 1/6 of the image from each side
 
 
 def inside(image: np.ndarray, width: int, density: float) -> tuple[slice, slice]:
-    """The rows and columns inside the frame; all of them where there is none.
+    """The rows and columns inside the frame; all of them if there is none.
 
     The frame's inner border is the innermost row or column, at most `width` from its side, of
     which more than `density` are edge pixels.

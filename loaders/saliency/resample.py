@@ -8,7 +8,7 @@ from patchmill.kernels.common.jit import jit
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize uint8 [h, w, channels]; returns the same array where the size already fits."""
+    """Resize uint8 [h, w, channels]; returns the same array if the size already fits."""
     if image.shape[:2] == (height, width):
         return image
     return resample(np.ascontiguousarray(image), height, width)

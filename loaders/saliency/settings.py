@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 
 from patchmill.loaders.common.errors import MillError
 
-VERSION = 1  # raise it whenever the same constants give different maps
+VERSION = 1  # increase whenever the same constants give different maps
 
 # Ranges other than 0 to a million; sigmas must not be 0, and tables must fit in memory.
 _BOUNDS = {
@@ -130,5 +130,5 @@ class Learned:
 
 
 def fingerprint(constants: object, *more: str) -> str:
-    """Hash of the version, the constants and what `more` identifies; equal for equal estimators."""
+    """Hash of the version, the constants and `more`; equal for equal estimators."""
     return hashlib.sha256(repr((VERSION, constants, *more)).encode()).hexdigest()[:16]

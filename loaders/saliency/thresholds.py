@@ -48,9 +48,7 @@ def _ambiguity(counts: np.ndarray) -> float:
 @jit
 def grey_histogram(plane):
     """int64 [256]: pixel counts of the grey levels of a uint8 [h, w] plane."""
-    counts = np.zeros(
-        (2, 256), np.int64
-    )  # two, so that equal neighbours do not wait for each other
+    counts = np.zeros((2, 256), np.int64)  # two, so that equal neighbours do not stall each other
     for y in range(len(plane)):
         row = plane[y]
         for x in range(len(row)):

@@ -92,7 +92,7 @@ def load_data(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
         mask = source.mask(index)
         if mask is None:
             raise MillError(
-                f"{source.where(index)} has no mask: train on data of which all have one"
+                f"{source.where(index)} has no mask: train on data in which every image has one"
             )
         images[index] = resize(decode(source.read(index)), side, side)
         masks[index] = resize(mask[..., None], side, side)
@@ -152,7 +152,7 @@ def resume(
         raise MillError(f"{path} is not a checkpoint: remove it to start over") from None
     if not same:
         raise MillError(
-            f"{path} is of a run with other arguments: repeat those, or remove it to start over"
+            f"{path} is from a run with other arguments: repeat those, or remove it to start over"
         )
     network.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["adam"])

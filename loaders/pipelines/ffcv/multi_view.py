@@ -118,7 +118,7 @@ class MultiView(ViewDecoder):
 
 
 def own_recipe(recipe: recipes.Recipe | str | Path) -> recipes.Recipe:
-    """The recipe; MillError if it has extra operations."""
+    """The recipe; MillError if it has custom operations."""
     recipe = load_recipe(recipe)
     if any(group.extra for group in recipe.views):
         raise MillError(

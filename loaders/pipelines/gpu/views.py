@@ -45,7 +45,7 @@ class GpuViews:
     """Batch memory of a pipeline that renders on the GPU. Building it compiles the kernels."""
 
     def __init__(self, config: PipelineConfig, counters: Counters) -> None:
-        """`counters` have the stages "upload" and "render", and "extra" for extra operations."""
+        """`counters` have the stages "upload" and "render", and "extra" for custom operations."""
         device, numbers = config.device, layout.elements(config.targets, config.max_batch)
         self.counters = counters
         self._config, self.side = config, SideStream(device, counters)

@@ -48,7 +48,7 @@ def markov_chain_saliency(
 def absorption_time(
     affinity: np.ndarray, states: np.ndarray, absorbing: np.ndarray, constants: MC
 ) -> np.ndarray:
-    """Expected steps until absorption, normalised; reweighted where that map is ambiguous.
+    """Expected steps until absorption, normalised; reweighted if that map is ambiguous.
 
     With degrees D and edges E to the absorbing copies, the equation (I - Q) y = 1 becomes the
     symmetric (diag(D + E) - A) y = D + E.

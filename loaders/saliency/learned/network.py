@@ -68,10 +68,10 @@ class Network:
 
 
 def open_network(constants: Learned) -> Network:
-    """Load the file of weights; MillError where it cannot be used."""
+    """Load the file of weights; MillError if it cannot be used."""
     path = Path(constants.weights)
     if path.suffix not in LOADERS:
-        raise MillError(f"cannot tell what {path} is: name it {', '.join(LOADERS)}")
+        raise MillError(f"cannot recognise the format of {path}: name it {', '.join(LOADERS)}")
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -105,7 +105,7 @@ def _load_u2net(path: Path, device: str) -> Forward:
         network = load_state(state)
     except (RuntimeError, TypeError):
         raise MillError(
-            f"{path} holds weights of something else than the small U2-Net: export other "
+            f"{path} holds weights of something other than the small U2-Net: export other "
             "networks as TorchScript (.ts) or ONNX (.onnx)"
         ) from None
     network.to(device)

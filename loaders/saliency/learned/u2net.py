@@ -94,7 +94,7 @@ def upsample_like(x: Tensor, like: Tensor) -> Tensor:
 
 
 def load_state(state: dict[str, Tensor]) -> U2Net:
-    """A network with these weights; RuntimeError where they belong to another architecture."""
+    """A network with these weights; RuntimeError if they belong to another architecture."""
     network = U2Net()
     network.load_state_dict(OrderedDict(state))
     return network.eval()

@@ -1,6 +1,6 @@
-"""Enforces that superpixels are connected: fragments join a neighbour.
+"""Enforce that superpixels are connected: fragments join a neighbour.
 
-Union-find over runs (stretches of one label in one row), which are a tenth as many as pixels.
+Union-find over runs (stretches of one label in one row), ten times fewer than pixels.
 """
 
 from __future__ import annotations

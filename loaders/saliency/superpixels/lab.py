@@ -79,7 +79,7 @@ def lab_pixel(red, green, blue):
 
 @jit
 def lab_f(t):
-    """CIELAB's f(t): cube root by three Halley iterations, exact in float32, or a line near 0."""
+    """CIELAB's f(t): cube root by three Halley iterations, exact in float32; linear near 0."""
     root = np.float32(0.3) + np.float32(0.75) * t
     for _ in range(3):
         cube = root * root * root

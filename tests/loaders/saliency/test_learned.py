@@ -116,10 +116,10 @@ def test_files_that_are_no_network_are_one_sentence(
     for path in junk:
         path.write_bytes(b"no network")
     told = {
-        other: "something else than the small U2-Net",
+        other: "something other than the small U2-Net",
         evil: "cannot open",
         tmp_path / "none.ts": "cannot read weights",
-        tmp_path / "net.pt2": "cannot tell what",
+        tmp_path / "net.pt2": "cannot recognise the format",
         **dict.fromkeys(junk, "cannot open"),
     }
     for path, words in told.items():
