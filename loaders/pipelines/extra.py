@@ -192,7 +192,7 @@ class Parts:
 
 def _checked(changed: Tensor, views: Tensor, group: ExtraGroup, operation: Operation) -> Tensor:
     """Check that an operation returned views like those it got."""
-    wanted = f"{_description(views)}, as it got"
+    wanted = f"{_description(views)}, like its input"
     where = f"views {group.target.name!r}: the operation {operation.kind}"
     if not isinstance(changed, Tensor):
         raise MillError(f"{where} returned {type(changed).__name__} and must return {wanted}")

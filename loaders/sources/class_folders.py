@@ -23,7 +23,7 @@ class ClassFolders(NamedTuple):
     root: bytes  # the folder that all images share
     names: list[bytes]  # of the classes; empty if there are none
     labels: np.ndarray  # int64: the class of each folder
-    beside: int | None = None  # number of a folder whose images are in no class
+    unclassed: int | None = None  # number of a folder whose images are in no class
 
 
 def folder_of(name: bytes) -> bytes:
@@ -39,20 +39,20 @@ def find(folders: Sequence[bytes]) -> ClassFolders:
     parts = [folder.split(b"/") if folder else [] for folder in folders]
     depth = _shared_depth(parts)
     root = b"/".join(parts[0][:depth]) if parts else b""
-    beside = [number for number, path in enumerate(parts) if len(path) == depth]
+    unclassed = [number for number, path in enumerate(parts) if len(path) == depth]
     nothing = np.full(len(parts), -1, np.int64)
-    if beside:
-        return ClassFolders(root, [], nothing, beside[0] if len(parts) > 1 else None)
+    if unclassed:
+        return ClassFolders(root, [], nothing, unclassed[0] if len(parts) > 1 else None)
     names = sorted({path[depth] for path in parts})
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[path[depth]] for path in parts], np.int64)
     return ClassFolders(root, names, labels)
 
 
-def warn_of_images_beside(name: str, folders: Sequence[bytes], tree: ClassFolders) -> None:
+def warn_of_unclassed(name: str, folders: Sequence[bytes], tree: ClassFolders) -> None:
     """Log why an archive with folders has no labels, if some images lie outside them."""
-    if tree.beside is not None:
-        place = os.fsdecode(folders[tree.beside])
+    if tree.unclassed is not None:
+        place = os.fsdecode(folders[tree.unclassed])
         log.warning(
             "the images of %s have no labels: some lie in class folders, and others outside, %s",
             name,

@@ -63,10 +63,10 @@ class RaggedDecoder(EpochOperation):
             places, decoded, rows, empty = memory
             counter, epoch = np.zeros(1, np.int64), empty.shape[2]
             counts = np.zeros((count, 4), np.int64)
-            begun = begin(indices, epoch, places)
+            batch = begin(indices, epoch, places)
             for i in each(count):
                 lane(counter, indices, metadata, storage, epoch, places, decoded, rows, counts[i])
-            return begun, decoded, rows, counts
+            return batch, decoded, rows, counts
 
         make_batch.is_parallel = True  # type: ignore[attr-defined]
         return make_batch

@@ -108,7 +108,7 @@ def _index(name: str, listing: Listing, state: list[int]) -> Columns:
     elif classes:
         content["labels"] = tree.labels[[numbers[folders[i]] for i in order]]
     else:
-        class_folders.warn_of_images_beside(name, list(numbers), tree)
+        class_folders.warn_of_unclassed(name, list(numbers), tree)
     meta = {
         "state": state,
         "classes": classes,

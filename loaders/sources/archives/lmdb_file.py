@@ -252,6 +252,6 @@ def _check_values(name: str, transaction: Any, images: list[bytes]) -> None:
         return
     key, value = next(iter(values.items()))
     is_pickle = value[:1] == b"\x80" and value[1:2] in (b"\2", b"\3", b"\4", b"\5")
-    kind = "Python pickles, which are never loaded here" if is_pickle else "no image files"
+    kind = "Python pickles, which are never loaded here" if is_pickle else "not image files"
     shown = key.decode("utf-8", "backslashreplace")
     raise MillError(f"the values of {name} are {kind} (first under {shown!r}): {_LAYOUTS}")

@@ -150,8 +150,8 @@ class BetonWriter:
             yield
         except OSError as error:
             raise MillError(
-                f"cannot write {self._path}: {error.strerror or error}; make room, or write it "
-                "elsewhere"
+                f"cannot write {self._path}: {error.strerror or error}; free some space, or write "
+                "it elsewhere"
             ) from None
 
 

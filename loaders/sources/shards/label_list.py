@@ -36,8 +36,8 @@ def find(tar: str) -> Path | None:
     names = [path.stem + ending for ending in _BETWEEN]
     if path.name == _VALIDATION:
         names += _VALIDATION_LISTS
-    beside = [path.with_name(name) for name in names]
-    return next((file for file in beside if file.is_file()), None)
+    candidates = [path.with_name(name) for name in names]
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def warn_of_missing(tar: str) -> None:
@@ -85,16 +85,16 @@ def _read(file: Path) -> dict[str, str]:
         raise MillError(f"cannot read the list {file}: {error.strerror or error}") from None
     labels: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        words = [word.strip(" \"'") for word in line.split(_BETWEEN[file.suffix])]
-        if len(words) < 2 or not all(words[:2]) or (number == 1 and _is_header(words[0])):
+        fields = [field.strip(" \"'") for field in line.split(_BETWEEN[file.suffix])]
+        if len(fields) < 2 or not all(fields[:2]) or (number == 1 and _is_header(fields[0])):
             continue
-        labels[_stem(words[0])] = words[1].split()[0] if file.name == _KAGGLES else words[1]
+        labels[_stem(fields[0])] = fields[1].split()[0] if file.name == _KAGGLES else fields[1]
     return labels
 
 
-def _is_header(word: str) -> bool:
-    """True unless the word is the name of an image."""
-    return "." not in word and not any(letter.isdigit() for letter in word)
+def _is_header(field: str) -> bool:
+    """True unless the field is the name of an image."""
+    return "." not in field and not any(letter.isdigit() for letter in field)
 
 
 def _stem(name: str) -> str:

@@ -129,10 +129,10 @@ def _state(path: str) -> ShardState | None:
     except OSError:
         return None
     try:
-        beside = os.stat(shard_index.index_path(path)).st_mtime_ns
+        index_time = os.stat(shard_index.index_path(path)).st_mtime_ns
     except OSError:
-        beside = 0
-    return status.st_size, status.st_mtime_ns, beside
+        index_time = 0
+    return status.st_size, status.st_mtime_ns, index_time
 
 
 # -------------------------------------------------------------------------------------- assembling
@@ -179,11 +179,11 @@ def _assemble(
 
 def _find_index(path: str, state: ShardState, folder: Path | None) -> tuple[Columns, Load]:
     """The shard's index, and a function to reread it: next to the shard, cached, or new."""
-    tar_bytes, tar_mtime_ns, has_beside = state
-    if has_beside:
+    tar_bytes, tar_mtime_ns, has_index = state
+    if has_index:
         try:
-            beside = shard_index.read_index(path)
-            return beside, partial(_read, Path(shard_index.index_path(path)), shard_index.KIND)
+            found = shard_index.read_index(path)
+            return found, partial(_read, Path(shard_index.index_path(path)), shard_index.KIND)
         except MillError as error:
             log.warning("%s (reading the shard's headers instead)", error)
     file = folder / f"{_key([path])}.shard" if folder else None

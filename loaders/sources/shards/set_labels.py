@@ -93,7 +93,7 @@ def _by_folders(shards: Sequence[ShardSummary]) -> Labelled:
         for folder in _folders(shard)
     ]
     tree = class_folders.find(folders)
-    class_folders.warn_of_images_beside(_named(shards), folders, tree)
+    class_folders.warn_of_unclassed(_named(shards), folders, tree)
     if not tree.names:
         return [], None
     log.info(

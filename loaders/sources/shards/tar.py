@@ -275,7 +275,7 @@ def _is_sparse(records: dict[bytes, bytes]) -> bool:
 def read_at(descriptor: int, count: int, offset: int) -> bytes:
     """Read `count` bytes at `offset`, repeating short reads; fewer only at the end of the file."""
     if offset > _MAX_OFFSET - count:
-        raise OSError(errno.EINVAL, "no file is so long")
+        raise OSError(errno.EINVAL, "no file is that long")
     data = os.pread(descriptor, count, offset)
     while len(data) < count and (
         more := os.pread(descriptor, count - len(data), offset + len(data))

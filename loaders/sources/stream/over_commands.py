@@ -59,9 +59,9 @@ class CommandShard:
                         _end(process)
             status = process.returncode
             if status and status not in _READER_GONE:
-                said = _last_line(errors)
-                reason = f"the command fails (exit {status})" + (f": {said}" if said else "")
-                final = status in _NEVER_RUN or _FINAL.search(said)
+                message = _last_line(errors)
+                reason = f"the command fails (exit {status})" + (f": {message}" if message else "")
+                final = status in _NEVER_RUN or _FINAL.search(message)
                 raise StreamFault(reason, self._remedy, retry=not final)
 
 

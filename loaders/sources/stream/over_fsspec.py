@@ -129,27 +129,27 @@ def fault_of(error: Exception, timeout_s: float) -> StreamFault:
     causes = list(_causes(error))
     names = " ".join(type(cause).__name__ for cause in causes).lower()
     status = next((s for cause in causes if (s := _status(cause)) is not None), None)
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if "payload" in names or "incomplete" in names:  # aiohttp gives these a status of its own
-        reason = f"the store closed the connection ({said})"
+        reason = f"the store closed the connection ({message})"
         return StreamFault(reason, faults.CHECK_NETWORK, retry=True)
     if isinstance(error, FileNotFoundError):
         status = status or 404
     if status is not None and status >= 300:
         known = faults.of_status(status, who="the store")
-        is_said = said.strip("'\"").lower() in str(known).lower() or said == _NO_FILE
-        detail = "" if is_said else f" ({said})"
+        is_known = message.strip("'\"").lower() in str(known).lower() or message == _NO_FILE
+        detail = "" if is_known else f" ({message})"
         refused = isinstance(error, PermissionError)  # even by 400, as when a token has expired
         remedy = faults.CHECK_CREDENTIALS if refused else known.remedy
         return StreamFault(f"{known}{detail}", remedy, retry=known.retry)
     if isinstance(error, PermissionError) or any(word in names for word in _AUTHORITY):
-        return StreamFault(f"the store refuses access ({said})", faults.CHECK_CREDENTIALS)
+        return StreamFault(f"the store refuses access ({message})", faults.CHECK_CREDENTIALS)
     if "timeout" in names:
         reason = f"the store has not sent the next {_BLOCK >> 20} MiB within {timeout_s:g} s"
         return StreamFault(reason, faults.CHECK_NETWORK, retry=True)
     passing = any(word in names for word in _PASSING)
     remedy = faults.CHECK_NETWORK if passing else f"{faults.CHECK_URL} and the credentials"
-    return StreamFault(f"the store cannot be read ({said})", remedy, retry=passing)
+    return StreamFault(f"the store cannot be read ({message})", remedy, retry=passing)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -37,7 +37,7 @@ def test_folder_of_a_member(name: bytes, folder: bytes) -> None:
 )
 def test_classes(folders: list[bytes], names: list[bytes], root: bytes) -> None:
     tree = class_folders.find(folders)
-    assert (tree.names, tree.root, tree.beside) == (names, root, None)
+    assert (tree.names, tree.root, tree.unclassed) == (names, root, None)
     for folder, label in zip(folders, tree.labels.tolist(), strict=True):
         assert names[label] in folder.split(b"/") if names else label == -1
 
@@ -46,7 +46,7 @@ def test_classes(folders: list[bytes], names: list[bytes], root: bytes) -> None:
 def test_images_beside_the_folders_mean_no_classes(folders: list[bytes]) -> None:
     tree = class_folders.find(folders)
     assert tree.names == [] and set(tree.labels.tolist()) == {-1}
-    assert tree.beside == len(folders) - 1
+    assert tree.unclassed == len(folders) - 1
 
 
 paths = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=3).map(b"/".join)

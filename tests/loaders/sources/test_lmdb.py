@@ -115,7 +115,7 @@ def test_pickles_are_refused_and_never_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        ("pixels", r"the values of .* are no image files \(first under '0'\): docs"),
+        ("pixels", r"the values of .* are not image files \(first under '0'\): docs"),
         ("no images", r"there are no images in .*, which has 1 keys"),
         ("empty", r"there are no images in .*, which has 0 keys"),
         ("cut", r"x.lmdb is truncated: it has 8,192 of [0-9,]+ bytes; fetch it again"),

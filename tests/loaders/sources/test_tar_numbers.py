@@ -125,5 +125,8 @@ def test_a_pax_size_is_tarfiles_or_an_error(value: bytes, beside: bytes) -> None
 def test_an_offset_beyond_all_files_cannot_be_read(tmp_path: Path, offset: int) -> None:
     """An index may name one under checksums that fit."""
     (tmp_path / "x.tar").write_bytes(archive())
-    with open(tmp_path / "x.tar", "rb") as file, pytest.raises(OSError, match="no file is so long"):
+    with (
+        open(tmp_path / "x.tar", "rb") as file,
+        pytest.raises(OSError, match="no file is that long"),
+    ):
         tar.read_at(file.fileno(), 40, offset)
