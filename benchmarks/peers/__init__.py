@@ -55,7 +55,7 @@ def note(name: str, recipe: Recipe) -> str:
 
 
 def check(name: str, recipe: Recipe) -> None:
-    """Raise if the recipe has what no peer makes."""
+    """Raise a MillError for operations that no peer supports."""
     for group in recipe.views:
         if group.paste or group.extra:
             what = "copy-paste" if group.paste else "operations on finished views"
