@@ -79,7 +79,7 @@ def fetch(name: str) -> Path:
         partial = folder.with_suffix(".part")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
         if subprocess.run([*pip, "--target", partial, wanted]).returncode:
-            raise MillError(f"cannot install {wanted} into {partial}: pip says why above")
+            raise MillError(f"cannot install {wanted} into {partial}: see pip's output above")
         partial.rename(folder)
     return folder
 

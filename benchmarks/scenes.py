@@ -92,7 +92,7 @@ def _data(folder: Path) -> tuple[str, str]:
 def _coloured(text: str, bias: float) -> str:
     scenes: Mapping[str, Any] | None = scene_settings(text)
     if scenes is None:
-        raise MillError(f"the data must be scenes, not {text}: leave out data.train and data.test")
+        raise MillError(f"the data must be scenes, not {text}: omit data.train and data.test")
     return calls.text("scenes", {**scenes, **({"colour_bias": bias} if bias else {})})
 
 

@@ -153,7 +153,7 @@ def run(folder: Path, overrides: Sequence[str], warm_caches: bool = False) -> di
     if record.exists():
         saved = json.loads(record.read_text())
         if asked != {key: saved[key] for key in asked}:
-            raise MillError(f"{folder} holds a seed of other settings: choose another --out=DIR")
+            raise MillError(f"{folder} holds a seed with other settings: choose another --out=DIR")
         return saved
     if folder.exists():
         shutil.rmtree(folder)  # of a seed that was interrupted
@@ -240,7 +240,7 @@ def subset(folder: Path, root: Path, images: Mapping[str, int]) -> Path:
     for split, count in images.items():
         classes = sorted(path for path in (root / split).glob("*") if path.is_dir())
         if not classes:
-            raise MillError(f"--root {root} holds no folder {split} with a folder for each class")
+            raise MillError(f"--root {root} has no folder {split} with a folder for each class")
         lines = ["path,label"]
         for number, path in enumerate(classes):
             files = sorted(file.resolve() for file in path.iterdir() if file.is_file())

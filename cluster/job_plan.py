@@ -143,14 +143,14 @@ class JobPlan:
         if isinstance(source, StreamSource) and (rest := len(source.stream.urls) % self.ranks):
             few = len(source.stream.urls) // self.ranks
             warnings.append(
-                f"{len(source.stream.urls)} streamed shards do not divide among {self.ranks} "
-                f"ranks: {rest} of them read {few + 1}, the others {few}, whose samples repeat "
-                f"more often; make a multiple of {self.ranks} shards"
+                f"{len(source.stream.urls)} streamed shards do not divide evenly among "
+                f"{self.ranks} ranks: {rest} of them read {few + 1}, the others {few}, whose "
+                f"samples repeat more often; make a multiple of {self.ranks} shards"
             )
         if self.workers > needs.cpus_per_task:
             warnings.append(
                 f"train.workers={self.workers} share the {needs.cpus_per_task} cores of a process: "
-                f"ask for more, as --cpus-per-task {self.workers}"
+                f"ask for more with --cpus-per-task {self.workers}"
             )
         if not needs.requeue and self.most_hours * 60 > limit_minutes(needs.time):
             warnings.append(
@@ -214,7 +214,7 @@ def read_loader_rate(path: Path) -> LoaderRate:
         raise MillError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, StopIteration, AttributeError):
         raise MillError(
-            f"{path} holds no throughput of a {LOADER_ROW}: make one with python "
+            f"{path} has no throughput of a {LOADER_ROW}: make one with python "
             "benchmarks/throughput.py --json FILE"
         ) from None
 

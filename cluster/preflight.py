@@ -71,7 +71,7 @@ def _check_earlier(config: Config, folder: Path) -> None:
     if difference := compose.difference(compose.load(folder), config):
         raise MillError(
             f"{folder} holds another run: {difference}; continue it with the same settings, or "
-            "start another run, as --name NAME"
+            "start another run with --name NAME"
         )
 
 
@@ -81,7 +81,7 @@ def _check_writable(folder: Path) -> Path:
     if not existing.is_dir():
         raise MillError(f"{existing} is not a folder: choose another --dir for the run")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise MillError(f"you may not write to {existing}: choose another --dir for the run")
+        raise MillError(f"no permission to write to {existing}: choose another --dir for the run")
     return existing
 
 
@@ -106,7 +106,7 @@ def _check_disk(config: Config, folder: Path, ranks: int) -> None:
     if free < needed:
         raise MillError(
             f"{folder} has {free / 1e9:.1f} GB left, and checkpoints take up to {needed / 1e9:.1f} "
-            "GB: free some space, choose another --dir, or keep fewer, as train.keep=1"
+            "GB: free some space, choose another --dir, or keep fewer with train.keep=1"
         )
 
 

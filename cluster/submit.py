@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = sweeps.expand(settings, args.sweep)
     here = args.local or not (commands.is_available() or args.dry_run)
     if here and args.after:
-        raise MillError("--after is for jobs in SLURM's queue, and this run starts at once here")
+        raise MillError(
+            "--after is for jobs in SLURM's queue, and this run starts here immediately"
+        )
     if here:
         needs = _of_this_machine(needs, requested)
     plans, refused = [], None

@@ -41,7 +41,7 @@ def expand(overrides: Sequence[str], sweeps: Sequence[str]) -> Runs:
         config.out, config.name = str(folder), ",".join(map(_label, point))
     names = [config.name for config in configs]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise MillError(f"the sweep has {twice} twice: each run needs its own folder")
+        raise MillError(f"the sweep contains {twice} twice: each run needs its own folder")
     return Runs(configs, folder)
 
 

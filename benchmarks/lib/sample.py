@@ -81,7 +81,7 @@ class Sample:
         except OSError as error:
             raise MillError(
                 f"cannot write the images for the peers to {folder}: {error.strerror}; "
-                "make room or point TMPDIR to another folder"
+                "free some space or point TMPDIR to another folder"
             ) from None
         return list(map(str, paths))
 

@@ -205,8 +205,8 @@ def list_part(root: Path, split: str, count: int) -> Path:
     images = {path: sorted(file for file in path.iterdir() if file.is_file()) for path in classes}
     if not images or min(map(len, images.values())) < count:
         raise MillError(
-            f"--budget cpu takes {count} images of each class from {root / split}: unpack CIFAR-10 "
-            "there as folders of classes, or name a part of your own by data.train and data.test"
+            f"--budget cpu reads {count} images of each class from {root / split}: unpack CIFAR-10 "
+            "there as class folders, or set your own subset with data.train and data.test"
         )
     lines = ["path,label"]
     for path, files in images.items():

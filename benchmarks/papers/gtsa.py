@@ -153,7 +153,7 @@ def _accuracies(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
     """Accuracies of the main object's class, before and after training."""
     measured = [row for row in records.evaluations(folder) if "linear_online" in row]
     if len(measured) < 2:
-        raise MillError(f"{folder} was not evaluated after training: leave out evaluate.knn_every")
+        raise MillError(f"{folder} was not evaluated after training: omit evaluate.knn_every")
     before, after = (
         {"knn": row["knn"], "linear": row["linear_online"]} for row in (measured[0], measured[-1])
     )

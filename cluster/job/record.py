@@ -65,7 +65,7 @@ def last_job(run: Path) -> Job:
     """The run's last job; MillError if it has none."""
     if job := read(run):
         return job
-    raise MillError(f"{run} was not given to a job: only cluster/submit.py makes such runs")
+    raise MillError(f"{run} does not belong to a job: only patchmill submit creates such runs")
 
 
 def write(run: Path, job: Job) -> None:
@@ -131,7 +131,7 @@ def _folder_errors(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise MillError(
-            f"cannot write the run's folder {run}: {error.strerror}; choose another, as --dir DIR"
+            f"cannot write the run's folder {run}: {error.strerror}; choose another with --dir DIR"
         ) from None
 
 

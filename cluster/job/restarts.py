@@ -34,7 +34,7 @@ def record_start(run: Path) -> None:
         nodes = ", ".join(sorted({str(start["nodes"]) for start in in_vain}))
         raise MillError(
             f"job {job} started {MAX_STARTS} times from {origin} and never reached the next "
-            f"checkpoint, on {nodes}: see {run}/jobs for what ended it, then submit it again"
+            f"checkpoint, on {nodes}: see {run}/jobs for the cause, then submit it again"
         )
     starts = [*before, start][-MAX_STARTS:]
     with contextlib.suppress(OSError):  # a full disk is reported by the checkpoint

@@ -30,7 +30,7 @@ def take(folder: Path) -> str:
     except OSError as error:
         raise MillError(
             f"cannot copy the code to {folder}: {error.strerror}; free some space, or choose "
-            "another folder, as --dir DIR"
+            "another folder with --dir DIR"
         ) from None
     return commit()
 

@@ -35,11 +35,13 @@ def files(data: str) -> list[Path]:
         found = [Path(data).expanduser()]
     else:
         raise MillError(
-            f"stage copies few large files, and {data} is none: make shards of it, with "
+            f"stage copies a few large files, which {data} is not: make shards of it with "
             f"patchmill prepare {data} OUT, or omit stage"
         )
     if found != sorted(found, key=lambda path: path.name):
-        raise MillError(f"stage needs shards in the order of their names, and {data} has another")
+        raise MillError(
+            f"stage needs shards in the order of their names, and {data} has another order"
+        )
     return found
 
 

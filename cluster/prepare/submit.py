@@ -95,7 +95,7 @@ def _preparation(
 ) -> Preparation:
     """Check the command as each task will, so that mistakes are found before anything is queued."""
     if any(word.partition("=")[0] in RANK_OPTIONS for word in arguments):
-        raise MillError("--tasks sets how many share the work: leave out --rank and --world-size")
+        raise MillError("--tasks sets how many share the work: omit --rank and --world-size")
     if "--overwrite" in arguments:
         raise MillError("--overwrite would remove what other tasks write: remove it yourself")
     tasks = args.tasks or (1 if here else DEFAULT_TASKS)
@@ -122,7 +122,7 @@ def _preparation(
 def _check_writable(out: Path) -> None:
     existing = next(path for path in (out, *out.parents) if path.exists())
     if existing.is_dir() and not os.access(existing, os.W_OK | os.X_OK):
-        raise MillError(f"you may not write to {existing}: choose another place than {out}")
+        raise MillError(f"no permission to write to {existing}: choose another output than {out}")
 
 
 def _check_no_job(preparation: Preparation) -> None:

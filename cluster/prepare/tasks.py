@@ -72,7 +72,7 @@ def _check_complete(work: command.RemainingWork) -> None:
         raise MillError(
             f"{len(ranks)} of {work.world_size} shares of {work.out} are not complete "
             f"({', '.join(map(str, ranks[:20]))}): see the logs of their tasks; the same command "
-            "as before queues them again"
+            "queues them again"
         )
 
 

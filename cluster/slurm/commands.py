@@ -60,7 +60,7 @@ def requeue_if_due(job: str, number: int) -> None:
     if should_requeue(number, job_fields(job)):
         done = _run(["scontrol", "requeue", job])
         failed = f"SLURM does not requeue job {job}: {message(done.stderr)}"
-        print(failed if done.returncode else f"job {job} is queued again")
+        print(failed if done.returncode else f"job {job} is requeued")
 
 
 def should_requeue(number: int, job: Mapping[str, str]) -> bool:

@@ -40,10 +40,10 @@ def check(container: Mapping[str, Any]) -> None:
     for name in ("mounts", "options"):
         texts = container.get(name, ())
         if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
-            raise MillError(f"container.{name} must be a list of texts, as in [/data]")
+            raise MillError(f"container.{name} must be a list of strings, as in [/data]")
     for name in ("image", "python"):
         if not isinstance(container.get(name, ""), str):
-            raise MillError(f"container.{name} must be a text, not {container[name]!r}")
+            raise MillError(f"container.{name} must be a string, not {container[name]!r}")
     image = str(container.get("image", ""))
     if image.startswith(("/", "~", ".")) and not os.path.exists(os.path.expanduser(image)):
         raise MillError(f"there is no container image {image}")

@@ -125,7 +125,9 @@ def test_an_interrupted_seed_is_restarted(
     (folder / "evaluations.jsonl").write_text("of a process that was stopped")
     run(monkeypatch, tmp_path, "--seeds", "1")
     assert len(trainings) == 1 and (folder / speedrun.RECORD).exists()
-    with pytest.raises(MillError, match=r"scenes-0 holds a seed of other settings: choose another"):
+    with pytest.raises(
+        MillError, match=r"scenes-0 holds a seed with other settings: choose another"
+    ):
         run(monkeypatch, tmp_path, "--seeds", "1", "optim.lr=0.5")
 
 
@@ -179,7 +181,7 @@ def test_a_dry_run_composes_every_row(
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["evaluate.stop_at=null"], r"a speedrun needs an accuracy to reach"),
         (["optim.rate=1"], r"there is no setting 'optim\.rate'"),
-        (["--data", "cifar10-5000", "--root", "."], r"--root \. holds no folder train"),
+        (["--data", "cifar10-5000", "--root", "."], r"--root \. has no folder train"),
     ],
 )
 def test_errors_are_one_sentence(

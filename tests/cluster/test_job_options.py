@@ -64,8 +64,8 @@ def test_pyxis_gets_options_of_srun(capsys, tmp_path):
         ("container: {runtime: apptainer}", "container needs an image"),
         ("container: {image: a, imag: b}", "container has no imag; did you mean 'image'"),
         ("container: {image: a, runtime: docker}", "must be apptainer or pyxis, not 'docker'"),
-        ("container: {image: a, mounts: /data}", "container.mounts must be a list of texts"),
-        ("container: {image: [a]}", "container.image must be a text"),
+        ("container: {image: a, mounts: /data}", "container.mounts must be a list of strings"),
+        ("container: {image: [a]}", "container.image must be a string"),
         ("container: {image: /no/such.sif}", "there is no container image /no/such.sif"),
         ("container: a.sif", "container must be a mapping"),
         ("bind: sockets", "bind"),
@@ -122,7 +122,7 @@ def test_a_job_starts_after_others(capsys, tmp_path):
     record.write(run, record.new("41", tmp_path, False, "abc"))
     out = dry(capsys, "--after", str(run), "--after", "17", "--dependency", "singleton")
     assert "#SBATCH --dependency=singleton,afterok:41:17" in out
-    with pytest.raises(MillError, match="was not given to a job"):
+    with pytest.raises(MillError, match="does not belong to a job"):
         submit.main(["--dry-run", *OVERRIDES, "--after", "runs/none"])
     with pytest.raises(MillError, match="--after is for jobs in SLURM's queue"):
         submit.main([*OVERRIDES, "--after", "17"])

@@ -142,7 +142,7 @@ def test_mistakes_are_refused_in_one_sentence(no_slurm, tmp_path):
         (["prepare", SCENES], "the following arguments are required: OUT; --help"),
         (["prepare", *SMALL, "--formt", "beton"], "unrecognized arguments: --formt"),
         (["prepare", "no_such_folder", "out"], "no_such_folder"),
-        (["prepare", *SMALL, "--rank", "1"], "leave out --rank and --world-size"),
+        (["prepare", *SMALL, "--rank", "1"], "omit --rank and --world-size"),
         (["prepare", *SMALL, "--overwrite"], "remove it yourself"),
         (["prepare", SCENES, "out", "--tasks", "25"], "are more than the 24 images"),
         (["prepare", SCENES, "out", "--tasks", "0"], "--tasks must be a number above 0, not 0"),
@@ -199,7 +199,7 @@ def test_a_share_that_slurm_stops_early_is_requeued(cluster, capsys, tmp_path):
     subprocess.run(["scancel", "--signal=USR2", f"{array}_0"], check=True)
     until_over(tmp_path / "out.jobs")
     logs = [it.read_text() for it in (tmp_path / "out.jobs").rglob(f"{array}_0_*_log.out")]
-    assert "queued again" in logs[0]
+    assert "is requeued" in logs[0]
     assert (tmp_path / "out" / "dataset.json").exists()
 
 

@@ -106,7 +106,7 @@ def test_the_status_table(tmp_path, monkeypatch, capsys):
         ["killed", "9", "1.5", "2.25", "1"],
         ["done", "1.5", "2.25", "1"],
     ]
-    with pytest.raises(MillError, match="was not given to a job"):
+    with pytest.raises(MillError, match="does not belong to a job"):
         status.main(["--tail", str(tmp_path / "sweep" / "d")])
 
 

@@ -130,7 +130,7 @@ def test_eight_nodes_train_from_the_first_step_to_the_last(journeys):
 
 def test_a_cancelled_job_is_not_requeued(journeys):
     run = journeys["cancelled"]
-    assert run_folder.read_status(run)["state"] == "stopped" and "queued again" not in logs(run)
+    assert run_folder.read_status(run)["state"] == "stopped" and "is requeued" not in logs(run)
 
 
 def test_a_failed_rank_ends_the_job_and_is_shown_first(journeys, capsys):
@@ -173,7 +173,7 @@ def test_eight_nodes_stop_and_four_go_on_to_the_end(tmp_path, journeys):
     until_over(run)
     stopped = run_folder.read_status(run)
     assert (stopped["state"], stopped["step"] < STEPS) == ("stopped", True), logs(run)
-    assert "queued again" not in logs(run)
+    assert "is requeued" not in logs(run)
     assert f"in {run}/jobs/001/code" in logs(run)  # not this checkout, which somebody may edit
     queue(tmp_path, "--nodes", "4")
     until_done(run)

@@ -128,13 +128,13 @@ def test_a_node_that_dies_costs_no_sample(journeys):
 
 def test_a_preempted_job_is_requeued(journeys):
     run = journeys["urgent"]
-    assert restarts(run) == 1 and "queued again" in logs(run)
+    assert restarts(run) == 1 and "is requeued" in logs(run)
     assert_same_learning(run, journeys["nothing"])
 
 
 def test_a_job_at_its_time_limit_is_requeued(journeys):
     run = journeys["limit"]
-    assert restarts(run) == 1 and "queued again" in logs(run)
+    assert restarts(run) == 1 and "is requeued" in logs(run)
     assert_same_learning(run, journeys["nothing"])
 
 

@@ -125,7 +125,7 @@ def test_hours_come_from_measured_throughput(tmp_path):
         assert planned.images_per_s == rate
         assert planned.hours == pytest.approx(seen / rate / 3600)
     path.write_text("{}")
-    with pytest.raises(MillError, match=r"holds no throughput of a loader"):
+    with pytest.raises(MillError, match=r"has no throughput of a loader"):
         job_plan.make(config, needs, str(path))
 
 
@@ -165,7 +165,8 @@ def test_the_plan_warns_of_settings_that_may_not_be_intended(tmp_path):
     needs = resources.Resources(tasks_per_node=8, requeue=False, time="60")
     streamed, shared, ends = job_plan.make(compose.compose(argv), needs, str(path)).warnings()
     assert (
-        "10 streamed shards do not divide among 8 ranks: 2 of them read 2, the others 1" in streamed
+        "10 streamed shards do not divide evenly among 8 ranks: 2 of them read 2, the others 1"
+        in streamed
     )
     assert "train.workers=9 share the 8 cores of a process" in shared
     assert "the job ends after 60 and is not requeued" in ends
@@ -205,7 +206,7 @@ def test_mistakes_are_refused_in_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     assert "file is not a folder: choose another --dir" in refused("--dir", "file")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "you may not write to" in refused("--dir", "new/runs")
+    assert "no permission to write to" in refused("--dir", "new/runs")
     monkeypatch.undo()
 
 

@@ -54,7 +54,7 @@ def _check_cache(config: Config) -> None:
     if config.train.pipeline == "ffcv" and kind != "device":
         raise MillError(
             f"data.cache={config.data.cache} keeps decoded images, which FFCV's pipeline does not "
-            "read: take train.pipeline=threads, a cache of a GPU's memory (device:SIZE), or no "
+            "read: use train.pipeline=threads, a cache of a GPU's memory (device:SIZE), or no "
             "data.cache"
         )
 
@@ -70,5 +70,5 @@ def check_batch(config: Config, method: Method, ranks: int) -> None:
     if micro_batch == ranks > 1 and has_batch_norm and not config.train.sync_bn:
         raise MillError(
             f"each of {ranks} ranks has one image at a time, which batch norm cannot normalise: "
-            f"take train.batch_size={2 * config.train.batch_size} or more, or train.sync_bn=true"
+            f"use train.batch_size={2 * config.train.batch_size} or more, or train.sync_bn=true"
         )

@@ -116,7 +116,9 @@ class Drawings:
         from patchmill.loaders.sources import open_source
 
         if "://" in data or data.startswith("pipe:"):
-            raise MillError(f"the data is streamed from {data}, and the page fetches nothing")
+            raise MillError(
+                f"the data is streamed from {data}, and the page does not download data"
+            )
         if data not in self._sources:
             self._sources[data] = open_source(data)
         return self._sources[data]

@@ -75,7 +75,7 @@ class Server(ThreadingHTTPServer):
             except OSError:
                 continue
         where = f"port {port}" if exact else f"the ports from {port} on"
-        raise MillError(f"cannot listen on {where}: choose another, as --port {port + TRIES}")
+        raise MillError(f"cannot listen on {where}: choose another, such as --port {port + TRIES}")
 
     def server_bind(self) -> None:
         # http.server's own method looks up the machine's name, which may query a name server.

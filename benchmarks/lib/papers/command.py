@@ -34,7 +34,7 @@ def run(paper: Paper, argv: Sequence[str] | None = None) -> None:
     judged = [claims.judge(c, results) for c in paper.claims if claims.measured(c, results[0])]
     print("\n".join(_lines(paper, experiment, rows)))
     if judged:
-        print("\nDifferences seed by seed, with 95 % intervals:")
+        print("\nDifferences per seed, with 95 % intervals:")
         print("\n".join(claims.lines(judged)))
     if arguments.plot:
         draw = paper.plot or partial(chart.draw, columns=paper.columns, title=paper.title)

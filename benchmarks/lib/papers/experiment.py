@@ -60,7 +60,7 @@ class Experiment:
         if self.budget.tests is None:
             return test
         if scenes is None:
-            raise MillError(f"--tests is a number of scenes, and the test data is {test}")
+            raise MillError(f"--tests is a number of scenes, but the test data is {test}")
         return calls.text("scenes", {**scenes, "count": self.budget.tests})
 
     def plan(self) -> Iterator[str]:

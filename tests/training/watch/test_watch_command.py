@@ -40,7 +40,7 @@ def test_it_prints_an_address_and_ends_at_once_on_ctrl_c(tmp_path: Path):
     [
         (["nowhere"], "there is no folder nowhere: name that of a run or of runs, or images with"),
         (["nowhere", "--recipe", "dino"], "there is no folder 'nowhere'"),
-        (["https://a.example/b.tar", "--recipe", "dino"], "the page fetches nothing"),
+        (["https://a.example/b.tar", "--recipe", "dino"], "the page does not download data"),
         (["scenes:9", "--recipe", "dinno"], "dinno"),
         (["scenes:9", "--recipe", "dino(local_cropz=3)"], "local_cropz"),
     ],

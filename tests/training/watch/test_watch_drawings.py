@@ -91,9 +91,9 @@ def test_masks_and_pasted_images_come_with_views_that_paste(tmp_path: Path):
     ("change", "problem"),
     [
         ({"train": "nowhere/at/all"}, "there is no folder"),
-        ({"train": "https://somewhere.example/a-{0..9}.tar"}, "the page fetches nothing"),
-        ({"train": "pipe:touch /tmp/owned.tar"}, "the page fetches nothing"),
-        ({"train": "s3://bucket/train"}, "the page fetches nothing"),
+        ({"train": "https://somewhere.example/a-{0..9}.tar"}, "the page does not download data"),
+        ({"train": "pipe:touch /tmp/owned.tar"}, "the page does not download data"),
+        ({"train": "s3://bucket/train"}, "the page does not download data"),
         (None, "is not valid YAML"),
     ],
 )

@@ -131,7 +131,7 @@ def test_the_next_free_port_is_taken_and_a_chosen_one_is_not_another(runs: Path)
         second = Server(Site(Shelf(runs)), first.port)
         assert first.port < second.port <= first.port + servers.TRIES
         second.stop()
-        with pytest.raises(MillError, match=f"port {first.port}: choose another, as --port"):
+        with pytest.raises(MillError, match=f"port {first.port}: choose another, such as --port"):
             Server(Site(Shelf(runs)), first.port, exact=True)
 
 
