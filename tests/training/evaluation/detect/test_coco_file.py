@@ -101,12 +101,12 @@ BOX = helpers.box(3, 5, [1, 1, 4, 4])
     ("boxes", "sections", "message"),
     [
         ([], {}, "has no object to train or test on"),
-        ([{**BOX, "iscrowd": 1}], {}, "has no object to learn from"),
+        ([{**BOX, "iscrowd": 1}], {}, "has no object to train or test on"),
         ([BOX], {"categories": None}, "has no list 'categories'"),
         ([BOX], {"categories": [{"id": 5}]}, "one of its categories has no 'name'"),
         ([{"image_id": 3}], {}, "one of its annotations has no 'category_id'"),
-        ([{**BOX, "image_id": 4}], {}, "of image 4, which the file does not list"),
-        ([{**BOX, "category_id": 4}], {}, "of category 4, which the file does not list"),
+        ([{**BOX, "image_id": 4}], {}, "refers to image 4, which the file does not list"),
+        ([{**BOX, "category_id": 4}], {}, "refers to category 4, which the file does not list"),
         ([{**BOX, "bbox": [1, 2, 3]}], {}, r"\[1, 2, 3\], not \[x, y, width, height\]"),
         (
             [{**BOX, "segmentation": {"size": [20, 16], "counts": [320]}}],

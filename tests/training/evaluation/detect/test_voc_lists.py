@@ -48,7 +48,7 @@ def test_difficult_objects_alone_are_not_enough(tmp_path: Path):
         (
             "<annotation><size><width>2</width><height>2</height></size>"
             "<object><name>dog</name></object></annotation>",
-            "has no bndbox xmin",
+            "has no numeric bndbox xmin",
         ),
         (
             "<annotation><size><width>2</width><height>2</height></size><object><bndbox><xmin>1"

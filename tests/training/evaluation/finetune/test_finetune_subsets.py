@@ -133,7 +133,7 @@ def test_lists_name_images_by_file_or_number(tmp_path, lines, ids):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("gone.JPEG\nn01_7.JPEG\n", "names 1 images that are not in images: gone.JPEG; list files"),
+        ("gone.JPEG\nn01_7.JPEG\n", "names 1 images that are not in images: gone.JPEG; list only"),
         ("x.JPEG\n", "x.JPEG is the name of 2 images of images: add its folder"),
         ("7_7.JPEG\n", "not in images: 7_7.JPEG"),
         ("4\n", "lists sample 4, but images has samples 0 to 3"),

@@ -79,7 +79,7 @@ def _open(root: Path, **options) -> list:
 
 
 def test_missing_folders_are_named(tmp_path: Path):
-    with pytest.raises(MillError, match=r"has no folder images: it holds images and annotations"):
+    with pytest.raises(MillError, match=r"has no folder images: it must hold images and annotations"):
         _open(tmp_path)
     (tmp_path / "images").mkdir()
     with pytest.raises(MillError, match=r"has images, but no annotations or masks next to them"):
@@ -115,7 +115,7 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path):
         _open(root)
     _open(root, classes=151)
     Image.fromarray(np.zeros((32, 40, 3), np.uint8)).save(path)
-    with pytest.raises(MillError, match=r"1\.png is an image in RGB: a mask has one number"):
+    with pytest.raises(MillError, match=r"1\.png is an image in mode RGB: a mask has one number"):
         _open(root)
     path.write_bytes(b"no image")
     with pytest.raises(MillError, match=r"cannot read the mask .*1\.png"):
@@ -142,5 +142,5 @@ def test_masks_with_too_many_labels_are_an_error(tmp_path: Path):
         helpers_segment.write_pairs(tmp_path / split / "images", tmp_path / split / "masks")
     values = np.full((32, 40), 300, np.uint16)
     Image.fromarray(values).save(tmp_path / "a/masks/0.png")
-    with pytest.raises(MillError, match=r"labels up to 300: there can be 255 classes"):
+    with pytest.raises(MillError, match=r"labels up to 300: there can be at most 255 classes"):
         open_splits("", str(tmp_path / "a"), str(tmp_path / "b"))
