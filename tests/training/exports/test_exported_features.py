@@ -194,7 +194,7 @@ REFUSED = [
     (
         SMALL_RESNET,
         "hf",
-        "the stem for small images (model.stem=cifar); try to=timm or to=safete",
+        "the stem for small images .model.stem=cifar.; try to=timm or to=safete",
     ),
     (SMALL_RESNET, "detectron2", "the stem for small images"),
     (VIT, "detectron2", "not a plain ResNet"),

@@ -79,7 +79,7 @@ def _open(root: Path, **options) -> list:
 
 
 def test_missing_folders_are_named(tmp_path: Path):
-    with pytest.raises(MillError, match=r"has no folder images: it must hold images and annotations"):
+    with pytest.raises(MillError, match=r"has no folder images: it must hold images"):
         _open(tmp_path)
     (tmp_path / "images").mkdir()
     with pytest.raises(MillError, match=r"has images, but no annotations or masks next to them"):
