@@ -1,4 +1,4 @@
-"""Every view of every image at the speed of the hardware, and self-supervised training on them."""
+"""A data loader for self-supervised learning on images, with training and SLURM code around it."""
 
 from pathlib import Path
 
