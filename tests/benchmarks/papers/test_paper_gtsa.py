@@ -137,7 +137,7 @@ def test_a_run_without_its_last_evaluation_is_an_error(
 ) -> None:
     made, _ = experiment(tmp_path, monkeypatch)
     (tmp_path / "dino-0" / "evaluations.jsonl").write_text('{"step": 0}\n')
-    with pytest.raises(MillError, match="dino-0 was not evaluated after training: leave out"):
+    with pytest.raises(MillError, match="dino-0 was not evaluated after training: omit"):
         gtsa.measure(made, 0)
 
 
