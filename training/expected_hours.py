@@ -67,7 +67,7 @@ def steps_per_epoch(config: Config, samples: int | None) -> int:
         return samples // config.train.batch_size
     if config.data.steps is None:
         raise MillError(
-            "streamed shards have no known length: set the batches of an epoch, as data.steps=1000"
+            "streamed shards have no known length: set the batches per epoch, as in data.steps=1000"
         )
     if steps := config.data.steps // config.train.accumulate:
         return steps

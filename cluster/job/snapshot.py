@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import patchmill
@@ -26,7 +27,8 @@ def take(folder: Path) -> str:
         for path in _files():
             target = folder / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
+            with suppress(FileNotFoundError):  # a temporary file, or a kernel being recompiled
+                shutil.copy2(path, target)
     except OSError as error:
         raise MillError(
             f"cannot copy the code to {folder}: {error.strerror}; free some space, or choose "

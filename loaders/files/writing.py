@@ -137,6 +137,6 @@ def output_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise MillError(
-            f"cannot write {out}: {reason(error)}; free some space or fix that, then run the "
+            f"cannot write {out}: {reason(error)}; free some space or fix the cause, then run the "
             "same command again: it continues where it stopped"
         ) from None

@@ -204,7 +204,9 @@ def test_a_disk_that_is_full_at_the_start(name, tmp_path: Path, monkeypatch):
     with monkeypatch.context() as patch:
         for module, function in ((builtins, "open"), (io, "open"), (os, "mkdir")):
             patch.setattr(module, function, full(getattr(module, function)))
-        with pytest.raises(MillError, match=r"^cannot write .*/run.*: the disk is full .*; make "):
+        with pytest.raises(
+            MillError, match=r"^cannot write .*/run.*: the disk is full .*; free some"
+        ):
             helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
     assert run_folder.read_status(tmp_path / "run")["state"] == "failed"
     helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))

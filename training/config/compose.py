@@ -57,8 +57,8 @@ def save(config: Config, folder: Path) -> None:
         write_atomic(path, to_yaml(config), durable=True)
     except OSError as error:
         raise MillError(
-            f"cannot write {path}: {reason(error)}; free space or fix that, then run the same "
-            "command again"
+            f"cannot write {path}: {reason(error)}; free some space or fix the cause, then "
+            "run the same command again"
         ) from None
 
 

@@ -43,8 +43,8 @@ def lock(folder: Path) -> Iterator[None]:
         file = os.open(folder / LOCK, _LOCK_FLAGS, 0o644)
     except OSError as error:
         raise MillError(
-            f"cannot write the run's folder {folder}: {reason(error)}; fix that, or choose another "
-            "with out=DIR"
+            f"cannot write the run's folder {folder}: {reason(error)}; fix the cause, or choose "
+            "another with out=DIR"
         ) from None
     try:
         lock_output(file, folder / LOCK)

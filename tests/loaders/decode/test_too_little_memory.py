@@ -35,7 +35,7 @@ def test_a_good_image_for_which_there_is_no_memory(format: str, tmp_path: Path) 
                 return str(bad)
         return "decoded"
 
-    assert disk_faults.run(decode_with_little).told == "no memory"
+    assert disk_faults.run(decode_with_little).output == "no memory"
 
 
 def test_a_bad_image_is_bad_with_any_amount_of_memory() -> None:

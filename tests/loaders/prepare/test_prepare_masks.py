@@ -74,4 +74,4 @@ def test_inspect_names_a_damaged_mask(photos: Path, tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     text, problems = inspect_data.inspect(path)
     assert text.endswith(f"the checksums of {COUNT - BAD} masks: {len(problems)} problems")
-    assert problems[0].startswith(f"mask {chosen} of {path}: its mask was damaged")
+    assert problems[0].startswith(f"mask {chosen} of {path}: its mask is damaged")
