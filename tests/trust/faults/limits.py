@@ -36,6 +36,15 @@ def give_back() -> None:
     getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
+def fill_freed(size: int = 1 << 20) -> list[bytearray]:
+    """Blocks of `size` bytes that fill the address space which malloc keeps of freed memory."""
+    blocks: list[bytearray] = []
+    with contextlib.suppress(MemoryError):
+        while True:
+            blocks.append(bytearray(size))
+    return blocks
+
+
 def used() -> dict[str, int]:
     """Bytes of this process's memory, by their names in /proc."""
     lines = Path("/proc/self/status").read_text().splitlines()
