@@ -104,28 +104,28 @@ def _data(budget: Budget) -> str:
 def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
     patches, multi = (experiment.folder(name, seed) for name in ("patches", "multi"))
     blank = experiment.untrained("untrained", seed, like=patches)
-    rows: dict[str, Figures] = {}
-    for name, folder, area in (
+    networks: list[tuple[str, Path, tuple[str, ...]]] = [
         (UNTRAINED, blank, ()),
         (PATCHES, patches, ()),
         (MULTI, multi, (AREA,)),
-    ):
+    ]
+    on_scenes, main_networks = _data(experiment.budget) == SCENES, len(networks)
+    if on_scenes:
+        halves, faint = (experiment.folder(name, seed) for name in CONTROLS)
+        networks += [
+            (HALVES, halves, ()),
+            (MULTI_HALVES, multi, ("area=0.5",)),
+            (FAINT, faint, ()),
+        ]
+    rows: dict[str, Figures] = {}
+    for number, (name, folder, area) in enumerate(networks):
         found = experiment.evaluate(folder, "patches", *_overrides(experiment), *area)
         rows |= dict(figures(name, found))
-        if _data(experiment.budget) == SCENES:
+        if on_scenes and number < main_networks:
             told = experiment.evaluate(folder, "patches", *_told(), *area)
             for space, scores in told["columns"][f"{MEAN} patches"].items():
                 row = name_of(name, f"{MEAN} patches", space)
                 rows[row] = {**rows[row], "told": scores["knn"]}
-    if _data(experiment.budget) == SCENES:
-        halves, faint = (experiment.folder(name, seed) for name in CONTROLS)
-        for name, folder, area in (
-            (HALVES, halves, ()),
-            (MULTI_HALVES, multi, ("area=0.5",)),
-            (FAINT, faint, ()),
-        ):
-            found = experiment.evaluate(folder, "patches", *_overrides(experiment), *area)
-            rows |= dict(figures(name, found))
     return rows
 
 

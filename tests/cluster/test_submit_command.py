@@ -253,6 +253,15 @@ def test_a_run_with_other_settings_is_not_continued(tmp_path):
     submit.main([*OVERRIDES, "--dry-run", "--name", "run"])
 
 
+def test_a_file_that_vanishes_meanwhile_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [snapshot.ROOT / "setup.cfg", snapshot.ROOT / "loaders" / "recompiled.nbc"]
+    monkeypatch.setattr(snapshot, "_files", lambda: files)
+    snapshot.take(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["setup.cfg"]
+
+
 def test_the_copy_of_the_code_is_what_runs(tmp_path):
     from patchmill.cluster.slurm import script
 
